@@ -1,0 +1,85 @@
+#include "counts.h"
+
+#include "atomics.h"
+
+uint64_t counts_tasks(struct jnq_queue *q)
+{
+    uint64_t cut = load_sc(&q->sh->cut);
+    return cut ? cut - 1 : load_sc(&q->sh->puts);
+}
+
+static uint64_t depth(struct jnq_queue *q)
+{
+    uint64_t front = load_sc(&q->sh->head.front);
+    return front ? load_relaxed(&((struct jnq_cell *)unit_at(q, front))->depth) : 0;
+}
+
+uint64_t counts_queued(struct jnq_queue *q)
+{
+    struct jnq_shared *sh = q->sh;
+    for (;;) {
+        uint64_t front = load_sc(&sh->head.front), takes = load_sc(&sh->takes);
+        uint64_t queued = load_sc(&sh->puts) - takes + depth(q);
+        if (load_sc(&sh->cut))
+            return 0;
+        /* Neither get nor unget stepped in between: so it was true when puts was loaded. */
+        if (load_sc(&sh->takes) == takes && load_sc(&sh->head.front) == front)
+            return queued;
+    }
+}
+
+uint64_t counts_unfinished(struct jnq_queue *q)
+{
+    for (;;) {
+        uint64_t dones = load_sc(&q->sh->dones), tasks = counts_tasks(q);
+        if (load_sc(&q->sh->dones) == dones)
+            return dones < tasks ? tasks - dones : 0; /* fewer only after a cut */
+    }
+}
+
+static void record_zero(struct jnq_queue *q, uint64_t at_puts)
+{
+    uint64_t *zero_at = &q->sh->zero_at;
+    for (uint64_t known = load_sc(zero_at); known < at_puts;)
+        if (cas_sc(zero_at, &known, at_puts))
+            break;
+}
+
+int counts_done(struct jnq_queue *q, uint64_t n)
+{
+    struct jnq_shared *sh = q->sh;
+    uint64_t dones = load_sc(&sh->dones);
+    do {
+        uint64_t tasks = counts_tasks(q);
+        if (dones > tasks || n > tasks - dones)
+            return JNQ_TOO_MANY_DONE;
+    } while (!cas_sc(&sh->dones, &dones, dones + n)); /* R3 */
+    if (counts_tasks(q) == dones + n) {
+        record_zero(q, load_sc(&sh->cut) ? UINT64_MAX : dones + n);
+        event_notify_all(&sh->zero);
+    }
+    return JNQ_OK;
+}
+
+void counts_before_put(struct jnq_queue *q)
+{
+    struct jnq_shared *sh = q->sh;
+    if (!load_sc(&sh->joining))
+        return;
+    uint64_t puts = load_relaxed(&sh->puts);
+    if (load_sc(&sh->dones) == puts) {
+        record_zero(q, puts);
+        store_sc(&sh->joining, 0); /* who waits now has its zero; who comes later raises it again */
+    }
+}
+
+uint64_t counts_join(struct jnq_queue *q)
+{
+    store_sc(&q->sh->joining, 1);
+    return load_sc(&q->sh->puts);
+}
+
+bool counts_zero(struct jnq_queue *q, uint64_t since)
+{
+    return !counts_unfinished(q) || load_sc(&q->sh->zero_at) >= since;
+}

@@ -1,0 +1,39 @@
+/* counts: what is queued and what is unfinished, derived from the words that each change in one step.
+ *
+ *   puts   items ever put          R1
+ *   takes  items ever taken        R2  (items given back stand in the front list, whose depth is one word)
+ *   dones  tasks reported done     R3
+ *   cut    R5: set by shutdown(immediate) to 1 + the tasks that were not queued; from then on nothing is queued, and
+ *          as many tasks as were not queued are all the tasks there are
+ *
+ * A zero, and the edge of it. join() returns if the count is zero or was zero since it was called. A zero at
+ * `puts` == P is recorded in zero_at (which only grows) by the task_done() that makes it, before anybody is woken, and,
+ * in case that process dies right there, by the next put, before it ends the zero (it holds the tail lock, so `puts`
+ * stands still, and looks at dones only while somebody is in join()). A joiner that came when puts was P0 > dones
+ * returns when zero_at >= P0. Both witnesses are exact: after seeing dones == D a load of puts that gives D
+ * proves that the count was zero then, because both only grow and dones <= puts. */
+#ifndef JNQ_COUNTS_H
+#define JNQ_COUNTS_H
+
+#include "layout.h"
+
+/* The number of tasks there ever were. */
+uint64_t counts_tasks(struct jnq_queue *q);
+
+/* Both exact at one moment of the call. */
+uint64_t counts_queued(struct jnq_queue *q);
+uint64_t counts_unfinished(struct jnq_queue *q);
+
+/* Adds n to dones; JNQ_OK or JNQ_TOO_MANY_DONE. Takes effect at R3; records and announces a zero. */
+int counts_done(struct jnq_queue *q, uint64_t n);
+
+/* For a put, under the tail lock, before R1: records a zero that the put will end. */
+void counts_before_put(struct jnq_queue *q);
+
+/* For a joiner: announces it, and gives the `since` to wait with. */
+uint64_t counts_join(struct jnq_queue *q);
+
+/* True if the count is zero or was since. */
+bool counts_zero(struct jnq_queue *q, uint64_t since);
+
+#endif

@@ -1,0 +1,53 @@
+/* event: what both doors have in common. */
+#define _GNU_SOURCE
+#include "event.h"
+
+#include <time.h>
+
+#include "atomics.h"
+#include "event_door.h"
+
+int64_t event_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void event_pause(int64_t ns)
+{
+    struct timespec span = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    nanosleep(&span, NULL);
+}
+
+uint32_t event_prepare(struct jnq_event *ev)
+{
+    uint32_t e = load_sc(&ev->seq); /* before asleep: a flag lowered after this has moved seq */
+    store_sc(&ev->asleep, 1);
+    return e;
+}
+
+void event_notify(struct jnq_event *ev, uint64_t n, const uint64_t *published)
+{
+    while (load_sc(&ev->asleep)) {
+        uint64_t before = load_sc(published);
+        store_sc(&ev->asleep, 0);
+        add_sc(&ev->seq, 1);
+        if (!door_wake(ev, n))
+            return;
+        store_sc(&ev->asleep, 1); /* there may be more sleepers */
+        n = load_sc(published) - before;
+        if (!n)
+            return;
+        /* Somebody published while the flag was down, and may have woken nobody. */
+    }
+}
+
+void event_notify_all(struct jnq_event *ev)
+{
+    if (!load_sc(&ev->asleep))
+        return;
+    store_sc(&ev->asleep, 0);
+    add_sc(&ev->seq, 1);
+    door_wake_all(ev);
+}

@@ -1,0 +1,80 @@
+/* event: the one door to sleeping, and the only place that reads a clock.
+ *
+ * An event lets processes wait until a condition over shared words holds. Two implementations, chosen
+ * at build time: event_futex.c (Linux) and event_sem.c (POSIX process-shared semaphores).
+ *
+ * State            written by        guard  order  if the writer dies here
+ *   seq            wakers            none   sc     sleepers look again after their slice
+ *   asleep         sleepers, wakers  none   sc     a dead sleeper costs the next waker one call
+ *   all, sem       semaphore door    none   sc     as seq; a lost token delays by one slice
+ *
+ * Waiting, and why no wake-up is lost
+ *   sleeper: e = event_prepare(): e := seq, then asleep := 1;  look at the condition;  event_sleep(e)
+ *   waker:   make the condition true;  event_notify(): if asleep { asleep := 0; seq += 1; wake }
+ * Sleeper and waker use sequentially consistent steps, so either the sleeper sees the condition or the
+ * waker sees asleep. If the waker clears a flag that was raised after `e` was read, that sleeper's seq is
+ * old and its sleep returns at once. A waker that did wake somebody raises the flag again, because there
+ * may be more sleepers; the flag is down only when the kernel said that nobody sleeps. So no count of
+ * sleepers is kept that a death could falsify.
+ * Between lowering and raising the flag another waker may pass it by: the waker therefore looks again at
+ * what was published meanwhile (event_notify's `published`) and wakes once more.
+ *
+ * Death: a waker killed between its step and its wake leaves sleepers asleep; each looks again after
+ * EVENT_SLICE_NS. Nothing has to be repaired.
+ *
+ * Not provided: fairness between sleepers. */
+#ifndef JNQ_EVENT_H
+#define JNQ_EVENT_H
+
+#include <semaphore.h>
+#include <stdint.h>
+
+#define EVENT_SLICE_NS 80000000 /* 80 ms: with the time to wake, below the promised 100 */
+
+#ifdef JNQ_DOOR_SEM
+#define EVENT_DOOR 2
+#else
+#define EVENT_DOOR 1
+#endif
+
+struct jnq_event {
+    uint32_t seq;
+    uint32_t asleep;
+    uint32_t all; /* semaphore door: seq of the last wake for all */
+    uint32_t unused;
+    union { /* semaphore door; both builds keep the room */
+        sem_t sem;
+        char room[32];
+    };
+};
+
+enum event_result {
+    EVENT_WOKEN,       /* or no longer worth sleeping: look at the condition */
+    EVENT_TIMEOUT,     /* `until_ns` has passed */
+    EVENT_INTERRUPTED, /* a signal handler ran in this thread */
+};
+
+/* Nanoseconds of CLOCK_MONOTONIC. */
+int64_t event_now(void);
+
+/* Sleeps about so long, or less. For a lock that is held by somebody who is not running. */
+void event_pause(int64_t ns);
+
+/* Readies a zeroed event. Returns 0 or an errno. */
+int event_init(struct jnq_event *ev);
+
+/* Announces a sleep; the condition must be looked at between this and event_sleep(). */
+uint32_t event_prepare(struct jnq_event *ev);
+
+/* Sleeps until a wake that follows event_prepare(), the time, or a signal. May return EVENT_WOKEN for no
+ * reason. Requires that no lock is held. */
+enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns);
+
+/* Wakes up to n sleepers; called after the caller's own n steps of the count *published. Costs one load
+ * when nobody sleeps. */
+void event_notify(struct jnq_event *ev, uint64_t n, const uint64_t *published);
+
+/* Wakes every sleeper. */
+void event_notify_all(struct jnq_event *ev);
+
+#endif

@@ -1,0 +1,86 @@
+/* event_sem: sleeping on a POSIX process-shared semaphore, for systems without futexes.
+ *
+ * A token in the semaphore is one wake-up. Tokens carry no address: a sleeper that came later may take one
+ * meant for an earlier sleeper, which then looks again after its slice. Tokens that nobody took are bounded,
+ * because a waker that finds one posts none: while a token lies there, nobody sleeps.
+ *
+ * The number of sleepers is unknown, so a wake for all is handed on: `all` keeps the seq of the last one, and
+ * whoever was asleep since before it posts a token for the next. The last token wakes a later sleeper for
+ * nothing. */
+#ifdef JNQ_DOOR_SEM
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include "atomics.h"
+#include "event_door.h"
+#include "jnq.h"
+
+const char *jnq_door(void) { return "semaphore"; }
+
+int event_init(struct jnq_event *ev) { return sem_init(&ev->sem, 1, 0) ? errno : 0; }
+
+static void post(struct jnq_event *ev, uint64_t n)
+{
+    int tokens = 0;
+    sem_getvalue(&ev->sem, &tokens);
+    if (tokens <= 0)
+        for (; n; n--)
+            sem_post(&ev->sem);
+}
+
+static int sleep_until(sem_t *sem, int64_t until_ns)
+{
+    struct timespec until;
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 30)
+    until.tv_sec = until_ns / 1000000000;
+    until.tv_nsec = until_ns % 1000000000;
+    return sem_clockwait(sem, CLOCK_MONOTONIC, &until);
+#else
+    /* Only the wall clock is offered: what a jump of it costs is bounded by the slice. */
+    int64_t span = until_ns - event_now();
+    clock_gettime(CLOCK_REALTIME, &until);
+    span = span < 0 ? 0 : span + until.tv_nsec;
+    until.tv_sec += span / 1000000000;
+    until.tv_nsec = span % 1000000000;
+    return sem_timedwait(sem, &until);
+#endif
+}
+
+enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns)
+{
+    if (load_sc(&ev->seq) != e)
+        return EVENT_WOKEN;
+    if (!sleep_until(&ev->sem, until_ns)) {
+        if ((int32_t)(load_sc(&ev->all) - e) > 0)
+            post(ev, 1);
+        return EVENT_WOKEN;
+    }
+    return errno == ETIMEDOUT ? EVENT_TIMEOUT
+           : errno == EINTR   ? EVENT_INTERRUPTED
+                              : EVENT_WOKEN;
+}
+
+bool door_wake(struct jnq_event *ev, uint64_t n)
+{
+    int tokens = 0;
+    sem_getvalue(&ev->sem, &tokens);
+    if (tokens > 0)
+        return false;
+    uint32_t seq = load_sc(&ev->seq);
+    if (seq - load_sc(&ev->all) > 1u << 30)
+        store_sc(&ev->all, seq); /* keeps it in the past when seq wraps */
+    post(ev, n < 64 ? n : 64);
+    return true;
+}
+
+void door_wake_all(struct jnq_event *ev)
+{
+    store_sc(&ev->all, load_sc(&ev->seq));
+    post(ev, 1);
+}
+
+#else
+typedef int event_sem_is_not_built; /* ISO C wants a declaration */
+#endif

@@ -1,0 +1,76 @@
+"""Describes the extension module ``joinq._jnq`` to cffi (API mode).
+
+What Python may call is the marked region of ``jnq.h``; the compiler and cffi read the same text.
+
+Environment, for builds from source:
+    JNQ_DOOR      ``futex`` (default on Linux) or ``semaphore``: how a waiter sleeps
+    JNQ_SANITIZE  ``address,undefined`` or ``thread``: passed to ``-fsanitize=``
+    JNQ_WERROR    if set, warnings are errors
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("counts", "event", "event_futex", "event_sem", "fifo", "heap", "lock", "procs", "queue", "recover", "segment")
+
+# cffi's wrappers give up the GIL around every call, which costs more than the calls do. Ours keep it; the core gives
+# it up through gil.h where it sleeps.
+PREAMBLE = """
+#undef Py_BEGIN_ALLOW_THREADS
+#undef Py_END_ALLOW_THREADS
+#define Py_BEGIN_ALLOW_THREADS {
+#define Py_END_ALLOW_THREADS }
+
+#include "gil.h"
+#include "jnq.h"
+
+static void *give_up(void) { return PyEval_SaveThread(); }
+static void take_back(void *state) { PyEval_RestoreThread(state); }
+
+__attribute__((constructor)) static void connect_gil(void)
+{
+    jnq_gil_give_up = give_up;
+    jnq_gil_take_back = take_back;
+}
+"""
+
+
+def contract() -> str:
+    """The region of jnq.h between its markers."""
+    text = (HERE / "jnq.h").read_text(encoding="utf-8")
+    return text.split("/* [cdef */", 1)[1].split("/* cdef] */", 1)[0]
+
+
+def flags() -> "tuple[list[str], list[str]]":
+    """Compiler and linker flags of this build."""
+    door = os.environ.get("JNQ_DOOR") or ("futex" if sys.platform == "linux" else "semaphore")
+    if door not in ("futex", "semaphore"):
+        raise SystemExit(f"JNQ_DOOR is {door!r}; use 'futex' or 'semaphore'")
+    compile_flags = ["-std=gnu11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    link_flags = ["-pthread"]
+    if door == "semaphore":
+        compile_flags.append("-DJNQ_DOOR_SEM")
+    if os.environ.get("JNQ_WERROR"):
+        compile_flags.append("-Werror")
+    sanitizers = os.environ.get("JNQ_SANITIZE")
+    if sanitizers:
+        compile_flags += ["-g", f"-fsanitize={sanitizers}"]
+        link_flags.append(f"-fsanitize={sanitizers}")
+    return compile_flags, link_flags
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(contract())
+compile_args, link_args = flags()
+ffibuilder.set_source(
+    "joinq._jnq",
+    PREAMBLE,
+    sources=[f"csrc/{name}.c" for name in SOURCES],
+    include_dirs=["csrc"],
+    extra_compile_args=compile_args,
+    extra_link_args=link_args,
+)

@@ -1,0 +1,385 @@
+#include "heap.h"
+
+#include <errno.h>
+
+#include "atomics.h"
+#include "lock.h"
+#include "segment.h"
+
+#define LENGTH_BITS 40
+#define OWNER_BITS 20
+#define LENGTH (((uint64_t)1 << LENGTH_BITS) - 1)
+#define OWNER ((((uint64_t)1 << OWNER_BITS) - 1) << LENGTH_BITS)
+#define WARM ((uint64_t)1 << 60)
+#define MARK ((uint64_t)1 << 61)
+#define USED ((uint64_t)1 << 62)
+#define FREE ((uint64_t)1 << 63)
+
+#define WALK_STEPS 64       /* how far alloc looks before it takes fresh memory */
+#define MAP_STEP_BYTES 65536
+
+static uint64_t *entry(struct jnq_queue *q, uint64_t unit)
+{
+    return (uint64_t *)at(q, q->sh->map_off) + unit;
+}
+
+static uint64_t length(uint64_t word) { return word & LENGTH; }
+
+static uint32_t owner_of(uint64_t word) { return (uint32_t)((word & OWNER) >> LENGTH_BITS); }
+
+static uint64_t used_word(struct jnq_queue *q, uint64_t n)
+{
+    return USED | n | (uint64_t)q->owner << LENGTH_BITS;
+}
+
+static uint64_t unit_off(struct jnq_queue *q, uint64_t unit)
+{
+    return q->sh->heap_off + unit * q->sh->unit_bytes;
+}
+
+/* --- hints: all under the heap lock --------------------------------------------------------------- */
+
+static void forget_hint(struct jnq_heap *heap, uint64_t unit)
+{
+    for (int i = 0; i < RECENT; i++)
+        if (heap->recent[i] == unit)
+            heap->recent[i] = 0;
+}
+
+static void remember_hint(struct jnq_heap *heap, uint64_t unit)
+{
+    uint64_t moved = unit;
+    for (int i = 0; i < RECENT && moved; i++) {
+        uint64_t next = heap->recent[i];
+        heap->recent[i] = moved;
+        moved = next;
+    }
+    if (moved)
+        heap->rover = moved; /* the walk will find it */
+}
+
+static void repair(struct jnq_queue *q)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    for (int i = 0; i < RECENT; i++)
+        heap->recent[i] = 0;
+    heap->rover = 1;
+    heap->top = 1;
+}
+
+int heap_lock(struct jnq_queue *q, int64_t until)
+{
+    pthread_mutex_t *lock = &q->sh->heap.lock;
+    switch (lock_until(lock, until)) {
+    case LOCK_BUSY:
+        return JNQ_INTERRUPTED;
+    case LOCK_ORPHANED:
+        repair(q);
+        add_sc(&q->sh->recoveries, 1);
+        lock_repaired(lock);
+        break;
+    case LOCK_HELD:
+        break;
+    }
+    return JNQ_OK;
+}
+
+void heap_unlock(struct jnq_queue *q) { lock_release(&q->sh->heap.lock); }
+
+/* --- the map: under the heap lock ------------------------------------------------------------------- */
+
+int heap_init(struct jnq_queue *q)
+{
+    struct jnq_shared *sh = q->sh;
+    int rc = segment_ready(q, sh->map_off, sh->unit_bytes);
+    if (rc)
+        return rc;
+    sh->heap.map_ready = sh->unit_bytes;
+    /* Unit 0 is never given out, so that 0 can mean none. */
+    store_rel(entry(q, 1), FREE | (sh->units - 1));
+    store_rel(entry(q, 0), USED | 1);
+    repair(q);
+    return lock_init(&sh->heap.lock);
+}
+
+static bool joinable(uint64_t a, uint64_t b)
+{
+    return (a & FREE) && (b & FREE) && (a & WARM) == (b & WARM);
+}
+
+/* Joins the free run at `unit` with those behind it. Returns its word. */
+static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    uint64_t word = load_acq(entry(q, unit));
+    for (uint64_t next; (next = unit + length(word)) < q->sh->units;) {
+        uint64_t behind = load_acq(entry(q, next));
+        if (!joinable(word, behind))
+            break;
+        forget_hint(heap, next);
+        if (heap->rover == next)
+            heap->rover = unit;
+        if (heap->top == next)
+            heap->top = unit;
+        word += length(behind);
+        store_rel(entry(q, unit), word);
+        store_rel(entry(q, next), 0);
+    }
+    return word;
+}
+
+/* Makes the first n units of the free run at `unit` used and ours; ENOMEM if the map could not grow. */
+static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    uint64_t word = load_relaxed(entry(q, unit));
+    uint64_t rest = length(word) - n;
+    forget_hint(heap, unit);
+    if (rest) {
+        uint64_t second = unit + n;
+        while ((second + 1) * sizeof(uint64_t) > heap->map_ready) {
+            if (segment_ready(q, q->sh->map_off + heap->map_ready, MAP_STEP_BYTES))
+                return ENOMEM;
+            store_relaxed(&heap->map_ready, heap->map_ready + MAP_STEP_BYTES);
+        }
+        store_rel(entry(q, second), FREE | (word & WARM) | rest);
+        if (word & WARM)
+            remember_hint(heap, second);
+        if (heap->top == unit)
+            heap->top = second;
+        if (heap->rover == unit)
+            heap->rover = second;
+    }
+    store_rel(entry(q, unit), used_word(q, n));
+    return JNQ_OK;
+}
+
+/* The best warm run among the hints, or 0. */
+static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
+{
+    uint64_t best = 0, best_length = UINT64_MAX;
+    for (int i = 0; i < RECENT; i++) {
+        uint64_t unit = q->sh->heap.recent[i];
+        uint64_t word = unit ? load_acq(entry(q, unit)) : 0;
+        if ((word & FREE) && length(word) >= n && length(word) < best_length) {
+            best = unit;
+            best_length = length(word);
+        }
+    }
+    return best;
+}
+
+/* A run found in so many steps from the rover on, warm if possible, or 0; joins what it passes. */
+static uint64_t find_walking(struct jnq_queue *q, uint64_t n, uint64_t steps)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    uint64_t cold = 0;
+    uint64_t unit = heap->rover;
+    for (; steps; steps--) {
+        uint64_t word = load_acq(entry(q, unit));
+        if (word & FREE) {
+            word = join_behind(q, unit);
+            if (length(word) >= n) {
+                if (word & WARM)
+                    return unit;
+                if (!cold && unit + length(word) < q->sh->units)
+                    cold = unit;
+            }
+        }
+        if (unit + length(word) >= q->sh->units) {
+            if (word & FREE)
+                heap->top = unit;
+            unit = 1;
+        } else {
+            unit += length(word);
+        }
+        heap->rover = unit;
+    }
+    return cold;
+}
+
+static uint64_t find(struct jnq_queue *q, uint64_t n)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    uint64_t unit = find_recent(q, n);
+    if (!unit && (int64_t)load_sc(&heap->free_warm) >= (int64_t)n)
+        unit = find_walking(q, n, WALK_STEPS);
+    if (unit)
+        return unit;
+    uint64_t word = load_acq(entry(q, heap->top));
+    if ((word & FREE) && length(word) >= n)
+        return heap->top;
+    /* From the start, all of it: also finds what was given back in the middle. */
+    for (unit = 1; unit < q->sh->units; unit += length(word)) {
+        word = load_acq(entry(q, unit));
+        if (word & FREE)
+            word = join_behind(q, unit);
+        if ((word & FREE) && length(word) >= n)
+            return unit;
+        if (!length(word))
+            return 0; /* not a map any more: jnq_check() will say so */
+    }
+    return 0;
+}
+
+/* Gives back the memory of all free runs, which lets neighbours of both kinds join. */
+static void trim(struct jnq_queue *q)
+{
+    for (uint64_t unit = 1; unit < q->sh->units;) {
+        uint64_t word = load_acq(entry(q, unit)), n = length(word);
+        if ((word & FREE) && (word & WARM) &&
+            segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
+            store_rel(entry(q, unit), FREE | n);
+            add_sc(&q->sh->heap.free_warm, -n);
+        }
+        if (!n)
+            return;
+        unit += n;
+    }
+}
+
+static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *unit)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    int rc = heap_lock(q, until);
+    if (rc)
+        return rc;
+    uint64_t found = find(q, n);
+    bool warm = found && (load_relaxed(entry(q, found)) & WARM);
+    rc = found ? take(q, found, n) : ENOMEM;
+    heap_unlock(q);
+    if (rc)
+        return rc;
+    if (warm) {
+        add_sc(&heap->free_warm, -n);
+    } else if (segment_ready(q, unit_off(q, found), n * q->sh->unit_bytes)) {
+        segment_return(q, unit_off(q, found), n * q->sh->unit_bytes);
+        store_rel(entry(q, found), FREE | n);
+        return ENOMEM;
+    }
+    add_sc(&heap->used, n);
+    *unit = found;
+    return JNQ_OK;
+}
+
+int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit)
+{
+    uint64_t n = bytes / q->sh->unit_bytes + (bytes % q->sh->unit_bytes != 0);
+    int rc = try_alloc(q, n, until, unit);
+    if (rc != ENOMEM || n >= q->sh->units)
+        return rc;
+    /* What the free runs hold may be what is missing. */
+    rc = heap_lock(q, until);
+    if (rc)
+        return rc;
+    trim(q);
+    heap_unlock(q);
+    return try_alloc(q, n, until, unit);
+}
+
+void heap_free(struct jnq_queue *q, uint64_t unit)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    uint64_t n = length(load_relaxed(entry(q, unit)));
+    add_sc(&heap->used, -n);
+    if ((int64_t)(load_sc(&heap->free_warm) + n) * (int64_t)q->sh->unit_bytes > RESERVE_BYTES &&
+        segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
+        store_rel(entry(q, unit), FREE | n);
+        return;
+    }
+    add_sc(&heap->free_warm, n);
+    if (heap_lock(q, 0)) {
+        store_rel(entry(q, unit), FREE | WARM | n);
+        return;
+    }
+    remember_hint(heap, unit);
+    store_rel(entry(q, unit), FREE | WARM | n);
+    heap_unlock(q);
+}
+
+void heap_own(struct jnq_queue *q, uint64_t unit)
+{
+    uint64_t *word = entry(q, unit);
+    store_relaxed(word, used_word(q, length(load_relaxed(word))));
+}
+
+bool heap_owned(struct jnq_queue *q, uint64_t unit)
+{
+    return heap_bytes(q, unit) && owner_of(load_relaxed(entry(q, unit))) == q->owner;
+}
+
+uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
+{
+    if (!unit || unit >= q->sh->units ||
+        (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
+        return 0;
+    uint64_t word = load_relaxed(entry(q, unit));
+    return word & USED ? length(word) * q->sh->unit_bytes : 0;
+}
+
+/* --- after a death ------------------------------------------------------------------------------------ */
+
+/* Walks the runs; gives 0 behind the last one, or where the map is broken. */
+static uint64_t next_run(struct jnq_queue *q, uint64_t unit, uint64_t *word)
+{
+    unit = unit ? unit + length(*word) : 1;
+    if (unit >= q->sh->units)
+        return 0;
+    *word = load_acq(entry(q, unit));
+    return length(*word) ? unit : 0;
+}
+
+bool heap_owns_any(struct jnq_queue *q, uint32_t owner)
+{
+    uint64_t word;
+    for (uint64_t unit = 0; (unit = next_run(q, unit, &word));)
+        if ((word & USED) && owner_of(word) == owner)
+            return true;
+    return false;
+}
+
+void heap_unmark_all(struct jnq_queue *q)
+{
+    uint64_t word;
+    for (uint64_t unit = 0; (unit = next_run(q, unit, &word));)
+        clear_bits_sc(entry(q, unit), MARK);
+}
+
+bool heap_mark(struct jnq_queue *q, uint64_t unit)
+{
+    return heap_bytes(q, unit) &&
+           !(set_bits_sc(entry(q, unit), MARK) & MARK);
+}
+
+void heap_sweep(struct jnq_queue *q, uint32_t owner)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    uint64_t word, used = 0, warm = 0;
+    for (uint64_t unit = 0; (unit = next_run(q, unit, &word));) {
+        if ((word & USED) && !(word & MARK) && owner_of(word) == owner) {
+            uint64_t n = length(word);
+            bool kept = !segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+            word = FREE | (kept ? WARM : 0) | n;
+            store_rel(entry(q, unit), word);
+        }
+        if (word & USED)
+            used += length(word);
+        else if (word & WARM)
+            warm += length(word);
+    }
+    store_sc(&heap->used, used);
+    store_sc(&heap->free_warm, warm);
+}
+
+int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t))
+{
+    uint64_t unit = 0, end = 1, word;
+    while ((unit = next_run(q, unit, &word))) {
+        if (!(word & USED) == !(word & FREE))
+            return 3;
+        if ((word & USED) && !(word & MARK) && !known(q, owner_of(word)))
+            return 5;
+        end = unit + length(word);
+    }
+    return end == q->sh->units ? 0 : 3;
+}

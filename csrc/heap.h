@@ -1,0 +1,69 @@
+/* heap: gives out runs of units (pages) of the segment, and gives their memory back to the system.
+ *
+ * State            written by      guard      order    if the writer dies here
+ *   map[first]     alloc           heap lock  acq/rel  one store makes a run used; see below
+ *   map[first]     free, own       the run    acq/rel  none: one store frees it, or changes its owner
+ *   MARK bits      procs_reap      all locks  sc       cleared before every use
+ *   recent, top,   alloc, free     heap lock  plain    repair() drops the hints
+ *     rover
+ *   free_warm,     alloc, free     none       sc       off by a run until heap_count() counts anew
+ *     used
+ *   map_ready      alloc           heap lock  plain    too low: memory is readied twice
+ *
+ * The map has one word per unit. The word of a run's first unit holds its length, whether it is free, whether
+ * all of it is backed by memory (warm), and for a used run its owner; the words inside a run mean nothing. To split a
+ * run, the word of the second part is written first, then the one that makes the first part shorter; to join
+ * two, the one that makes the first longer. So each is one store, and the map tiles the heap at every moment (I3).
+ * Only a hint could lead to a word inside a run: joining drops the hint to the second part, a death all hints.
+ *
+ * Ownership: the owner of a used run that can be reached (from the blocks or the front list) is the queue,
+ * whatever the word says. The owner of one that cannot be reached is the process it names: it is about to make
+ * it reachable, has just made it unreachable, or lends it to Python. So before a process unlinks a run it makes
+ * itself the owner, and a process's death frees what it owns and nobody can reach (procs_reap).
+ *
+ * Memory: units are backed before anybody writes to them, so that a lack of memory is ENOMEM and not SIGBUS.
+ * Freed runs stay warm up to RESERVE_BYTES in all; beyond that their memory goes back.
+ *
+ * Waiting: never. Freeing does not even need the lock (a busy one only costs the hint). The system calls that ready
+ * or return memory are made by the owner of the run, without the lock.
+ *
+ * Not provided: alignment other than units, growth of a run. */
+#ifndef JNQ_HEAP_H
+#define JNQ_HEAP_H
+
+#include "layout.h"
+
+#define RESERVE_BYTES (16u << 20)
+
+/* Makes the whole heap one cold free run. For the creator. Returns 0 or ENOMEM. */
+int heap_init(struct jnq_queue *q);
+
+/* A used run of at least `bytes`, backed by memory and ours, in *unit (never 0). Tries for the lock until the
+ * deadline. Returns JNQ_OK, JNQ_INTERRUPTED (lock busy), JNQ_CORRUPT or ENOMEM. */
+int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
+
+/* Frees a used run. Requires that it is ours and cannot be reached. */
+void heap_free(struct jnq_queue *q, uint64_t unit);
+
+/* Makes us the owner. Requires the lock under which the run is reached. */
+void heap_own(struct jnq_queue *q, uint64_t unit);
+
+/* True if a used run of ours begins at `unit`. */
+bool heap_owned(struct jnq_queue *q, uint64_t unit);
+
+/* The bytes of the used run that begins at `unit`, or 0 if none does. */
+uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit);
+
+/* The heap lock for the functions below: JNQ_OK or JNQ_INTERRUPTED. */
+int heap_lock(struct jnq_queue *q, int64_t until);
+void heap_unlock(struct jnq_queue *q);
+
+/* Requires the heap lock, all of these. */
+bool heap_owns_any(struct jnq_queue *q, uint32_t owner);
+void heap_unmark_all(struct jnq_queue *q);
+bool heap_mark(struct jnq_queue *q, uint64_t unit); /* false: no used run begins there, or it is marked */
+void heap_sweep(struct jnq_queue *q, uint32_t owner); /* frees the owner's unmarked runs, counts anew */
+/* I3, and I5: the owner of every unmarked used run is `known`. Returns 0, or the number of the broken one. */
+int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t));
+
+#endif

@@ -1,0 +1,224 @@
+/* layout: the segment that processes share, and the handle through which one process sees it.
+ *
+ * `sh->` is what everybody sees, `q->` is private to this process. Positions are byte offsets from the
+ * start of the segment; it is mapped at another address in every process. The heap is counted in
+ * units (pages).
+ *
+ *   | struct jnq_shared | process table | unit map  | heap: blocks, extents, cells ...              |
+ *   0                   procs_off       map_off     heap_off                            segment_bytes
+ *
+ * The file is sparse: reserved once, backed by memory only where used (heap.h).
+ *
+ * What the words mean
+ *   puts    items ever put         takes  items ever taken from the blocks     dones  tasks reported done
+ *   queued     = puts - takes + depth of the front list   (0 after a cut)
+ *   unfinished = puts - dones      (after a cut: cut - 1 - dones; see counts.h)
+ * No count is stored that could be computed: each operation takes effect in one store to one word, and a
+ * process that dies before or after it leaves every derived figure right.
+ *
+ * State            written by         guard      order          if the writer dies here
+ *   stamp          creator            none       before attach  attach finds no magic and refuses
+ *   tail.pos/end   put                tail lock  plain          fifo_repair_tail derives them from tail.block
+ *   tail.block     put                tail lock  plain          old value: the walk follows `next`
+ *   puts           put                tail lock  sc R1 / acq    none: the one step of a put
+ *   joining        join, put          none       sc             a hint; costs a load until cleared
+ *   head.pos       get                head lock  plain          fifo_repair_head derives it from head.block
+ *   head.block     get                head lock  plain          old value: the walk follows `next`
+ *   head.puts_seen get                head lock  plain          a lower bound of puts; may lag
+ *   head.front     get, unget         head lock  sc             none: the one step of an unget or its get
+ *   takes          get                head lock  sc R2 / acq    none: the one step of a get
+ *   dones          task_done          none       cas R3         none: the one step of a task_done
+ *   zero_at        task_done, put     none       cas            a put records the zero it ends (counts.h)
+ *   ended          shutdown           tail lock  sc R4          none: the one step of a shutdown
+ *   cut            shutdown           both       sc R5          none: the one step of a discard
+ *   events         see event.h
+ *   heap.*, map    see heap.h         heap lock
+ *   procs          see procs.h        procs lock
+ *   recoveries     recover.c          none       sc             a figure for people
+ *
+ * Locks are taken in the order procs, tail, head, heap. None is held while waiting for a state.
+ *
+ * Invariants (jnq_check() evaluates them with all locks held)
+ *   I1  takes <= puts, and dones <= puts
+ *   I2  from head.block at `takes` to tail.block at `puts` the blocks hold records numbered without a gap,
+ *       and head.pos, tail.pos are where that walk begins and ends
+ *   I3  the runs of the unit map tile the heap
+ *   I4  every block, extent and front cell that can be reached is one used run, reached once
+ *   I5  every used run that cannot be reached belongs to a process of the table
+ *   I6  the depths of the front cells count down to 1
+ *
+ * Not provided: use from several pid namespaces or under another page size than the creator's. */
+#ifndef JNQ_LAYOUT_H
+#define JNQ_LAYOUT_H
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "event.h"
+#include "jnq.h"
+
+#define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
+#define JNQ_FORMAT 1u
+
+#define LINE_BYTES 64
+#define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
+#define PROCS_MAX 65535   /* so many processes can be attached at once */
+
+/* One robust lock and the words that only its holders touch. */
+struct jnq_tail {
+    pthread_mutex_t lock;
+    uint64_t block; /* unit of the block that is written to */
+    uint64_t pos;   /* where the next record goes */
+    uint64_t end;   /* no record may end behind this; a JNQ_END record always fits */
+};
+
+struct jnq_head {
+    pthread_mutex_t lock;
+    uint64_t block; /* unit of the block that is read from */
+    uint64_t pos;   /* the record numbered `takes` */
+    uint64_t puts_seen;
+    uint64_t front; /* unit of the first front cell, or 0 */
+};
+
+#define RECENT 8
+struct jnq_heap {
+    pthread_mutex_t lock;
+    uint64_t top;           /* hint: first unit of the free run that ends the heap */
+    uint64_t rover;         /* hint: where the next walk begins */
+    uint64_t free_warm;     /* units that are free and backed by memory */
+    uint64_t used;          /* units in used runs */
+    uint64_t map_ready;     /* bytes of the unit map that are backed by memory */
+    uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
+};
+
+struct jnq_procs {
+    pthread_mutex_t lock;
+    uint64_t count;   /* entries ever used; those behind were never touched */
+    uint64_t ready;   /* bytes of the table that are backed by memory */
+    uint64_t rover;   /* where the next look for the dead begins */
+    uint64_t deaths;
+    uint64_t seen_ns; /* when waiters last looked for the dead */
+};
+
+/* One attached handle. Owner number: index + 1. */
+struct jnq_proc {
+    uint64_t start; /* of the process, in clock ticks since boot: tells a reused pid apart */
+    uint32_t pid;
+    uint32_t live; /* 1 while the entry is in use; the last word to be set, the last to be cleared */
+};
+
+struct jnq_shared {
+    /* Written once by the creator; magic last. */
+    uint64_t magic;
+    uint64_t stamp; /* format, door and struct sizes: layout_stamp() */
+    uint64_t segment_bytes;
+    uint64_t unit_bytes;
+    uint64_t units;
+    uint64_t procs_off;
+    uint64_t map_off;
+    uint64_t heap_off;
+    uint64_t maxsize; /* 0: unbounded */
+    uint64_t recoveries;
+
+    _Alignas(LINE_BYTES) struct jnq_tail tail;
+
+    _Alignas(LINE_BYTES) uint64_t puts;
+    uint32_t ended;
+    uint32_t joining;       /* somebody may be in join() */
+    struct jnq_event items; /* get waits for an item */
+
+    _Alignas(LINE_BYTES) struct jnq_head head;
+
+    _Alignas(LINE_BYTES) uint64_t takes;
+    uint64_t cut;           /* 0, or 1 + the tasks that were in hand or done when the queue was cut */
+    struct jnq_event space; /* put waits for room */
+
+    _Alignas(LINE_BYTES) uint64_t dones;
+    uint64_t zero_at;      /* the greatest `puts` at which no task was seen unfinished */
+    struct jnq_event zero; /* join waits for zero */
+
+    _Alignas(LINE_BYTES) struct jnq_heap heap;
+    _Alignas(LINE_BYTES) struct jnq_procs procs;
+};
+
+/* A block: records in the order of their numbers, then JNQ_END if there is a next block. */
+struct jnq_block {
+    uint64_t next;  /* unit; valid once JNQ_END was written */
+    uint64_t first; /* number of its first record */
+    char room[LINE_BYTES - 16];
+};
+
+enum jnq_kind { JNQ_INLINE = 1, JNQ_EXTENT = 2, JNQ_END = 3 };
+
+/* A record begins on a cache line and takes whole lines. Written before R1 by the one put that holds the
+ * tail lock, read after it by the one get that holds the head lock; never changed in between. */
+struct jnq_record {
+    uint64_t number;
+    uint32_t kind;
+    uint32_t inline_bytes; /* JNQ_INLINE */
+    union {
+        char payload[LINE_BYTES - 16]; /* JNQ_INLINE; goes on in the following lines */
+        struct {
+            uint64_t unit;
+            uint64_t bytes;
+        } extent; /* JNQ_EXTENT */
+    };
+};
+
+/* An item that was given back: a run of its own, in a list that is emptied before the blocks are. */
+struct jnq_cell {
+    uint64_t next;  /* unit, or 0 */
+    uint64_t depth; /* of the list from here on */
+    char room[LINE_BYTES - 16];
+    struct jnq_record record;
+};
+
+static_assert(sizeof(struct jnq_event) == 48, "an event shares a cache line with its counter");
+static_assert(offsetof(struct jnq_shared, puts) % LINE_BYTES == 0, "puts begins a line");
+static_assert(offsetof(struct jnq_shared, takes) % LINE_BYTES == 0, "takes begins a line");
+static_assert(offsetof(struct jnq_shared, dones) % LINE_BYTES == 0, "dones begins a line");
+static_assert(offsetof(struct jnq_shared, items) + sizeof(struct jnq_event) ==
+                  offsetof(struct jnq_shared, puts) + LINE_BYTES,
+              "what a put shows and what it must look at are one line");
+static_assert(sizeof(struct jnq_block) == LINE_BYTES, "records follow on a line");
+static_assert(sizeof(struct jnq_record) == LINE_BYTES, "a small item takes one line");
+static_assert((offsetof(struct jnq_record, payload) + JNQ_INLINE_BYTES) % LINE_BYTES == 0,
+              "the longest inline record fills its lines");
+static_assert(sizeof(((jnq_box *)0)->copy) == JNQ_INLINE_BYTES, "a box takes the longest inline payload");
+static_assert(sizeof(struct jnq_proc) == 16, "entries do not straddle pages");
+static_assert(sizeof(struct jnq_shared) <= 4096, "the header fits the smallest page");
+
+/* Changes whenever two builds could not share a segment. */
+static inline uint64_t layout_stamp(void)
+{
+    return JNQ_FORMAT | (uint64_t)EVENT_DOOR << 8 | (uint64_t)sizeof(pthread_mutex_t) << 16 |
+           (uint64_t)sizeof(struct jnq_shared) << 32 | (uint64_t)sizeof(struct jnq_record) << 48;
+}
+
+/* What one process knows of the queue. `owner` and `fork` are written under the procs lock; the
+ * rest is constant after create or attach, but for `lent`, an atomic count, and `spin_ns`, a guess that threads may
+ * race for. */
+struct jnq_queue {
+    struct jnq_shared *sh;
+    char *base;       /* == sh; offsets are added to it */
+    uint64_t bytes;   /* mapped */
+    int fd;           /* ours, but the program may have closed or reused it: see segment_fd() */
+    dev_t dev;        /* what fd was when we got it */
+    ino_t ino;
+    uint32_t owner;   /* our number in the process table */
+    uint32_t fork;    /* fork count when it was assigned */
+    uint32_t lent;    /* payloads lent to Python and not yet released */
+    uint32_t spin_ns; /* how long it has lately paid to spin before sleeping */
+};
+
+static inline void *at(struct jnq_queue *q, uint64_t off) { return q->base + off; }
+
+static inline void *unit_at(struct jnq_queue *q, uint64_t unit)
+{
+    return q->base + q->sh->heap_off + unit * q->sh->unit_bytes;
+}
+
+#endif

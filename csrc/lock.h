@@ -1,0 +1,32 @@
+/* lock: mutual exclusion between processes that reports a dead owner.
+ *
+ * A robust process-shared POSIX mutex, which is only ever tried, never waited for in the kernel: what it
+ * guards takes well under a microsecond, so a lock that stays busy has an owner that is not running, and
+ * the waiter steps aside for growing pauses. Releasing is then never a system call.
+ *
+ * State            written by          guard  order           if the owner dies
+ *   the mutex      lock_*              none   acquire/release the kernel marks it; next owner: LOCK_ORPHANED
+ *
+ * Death: LOCK_ORPHANED means that the words it guards may be half-changed. The new owner repairs them and
+ * calls lock_repaired() before lock_release(). If it dies before that, the next one gets LOCK_ORPHANED.
+ *
+ * Not provided: fairness, recursion. */
+#ifndef JNQ_LOCK_H
+#define JNQ_LOCK_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+enum lock_result { LOCK_HELD, LOCK_ORPHANED, LOCK_BUSY };
+
+/* Readies a zeroed lock. Returns 0 or an errno. */
+int lock_init(pthread_mutex_t *lock);
+
+/* Tries until the deadline (event_now() scale), stepping aside in between; gives LOCK_BUSY after it. With
+ * deadline 0 it tries for about a microsecond and never sleeps. */
+enum lock_result lock_until(pthread_mutex_t *lock, int64_t deadline);
+
+void lock_repaired(pthread_mutex_t *lock);
+void lock_release(pthread_mutex_t *lock);
+
+#endif

@@ -1,0 +1,188 @@
+#define _GNU_SOURCE
+#include "segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "atomics.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Address space is plentiful, but 47 bits must do for thousands of queues; so the reservation follows the
+ * memory of the machine, and is halved until it fits the limits of the process. */
+#define RESERVE_MIN ((uint64_t)1 << 20)
+#define RESERVE_USUAL ((uint64_t)64 << 30)
+
+static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
+
+static uint64_t reserve_wanted(uint64_t page)
+{
+    uint64_t wanted = RESERVE_USUAL;
+    uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * page;
+    while (wanted < 2 * memory)
+        wanted *= 2;
+    /* Where address space is rationed, leave most of it to the program. */
+    struct rlimit limit;
+    if (!getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY)
+        while (wanted > limit.rlim_cur / 8)
+            wanted /= 2;
+    if (!getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur != RLIM_INFINITY)
+        while (wanted > limit.rlim_cur)
+            wanted /= 2;
+    return wanted;
+}
+
+static int map(struct jnq_queue *q, int fd, uint64_t bytes)
+{
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (base == MAP_FAILED)
+        return errno;
+#ifdef MADV_DONTDUMP
+    madvise(base, bytes, MADV_DONTDUMP); /* a core file with the reservation in it would be useless */
+#endif
+    q->base = base;
+    q->sh = base;
+    q->bytes = bytes;
+    return 0;
+}
+
+static int new_handle(int fd, struct jnq_queue **out, uint64_t *size)
+{
+    struct stat file;
+    if (fstat(fd, &file))
+        return errno;
+    struct jnq_queue *q = calloc(1, sizeof *q);
+    if (!q)
+        return ENOMEM;
+    q->fd = fd;
+    q->dev = file.st_dev;
+    q->ino = file.st_ino;
+    *size = (uint64_t)file.st_size;
+    *out = q;
+    return 0;
+}
+
+static int lay_out(struct jnq_queue *q, uint64_t bytes, uint64_t page)
+{
+    int rc = segment_ready(q, 0, page);
+    if (rc)
+        return rc;
+    struct jnq_shared *sh = q->sh;
+    memset(sh, 0, sizeof *sh);
+    sh->stamp = layout_stamp();
+    sh->segment_bytes = bytes;
+    sh->unit_bytes = page;
+    sh->procs_off = page;
+    sh->map_off = sh->procs_off + round_up(PROCS_MAX * sizeof(struct jnq_proc), page);
+    sh->heap_off = sh->map_off + round_up(bytes / page * sizeof(uint64_t), page);
+    sh->units = (bytes - sh->heap_off) / page;
+    return 0;
+}
+
+void segment_abandon(struct jnq_queue *q)
+{
+    if (q->base)
+        munmap(q->base, q->bytes);
+    free(q);
+}
+
+int segment_create(int fd, struct jnq_queue **out)
+{
+    struct jnq_queue *q;
+    uint64_t size;
+    int rc = new_handle(fd, &q, &size);
+    if (rc)
+        return rc;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t bytes = reserve_wanted(page);
+    if (size)
+        rc = EEXIST; /* somebody's data */
+    else
+        for (rc = ENOMEM; rc && bytes >= 4 * RESERVE_MIN; bytes /= 2)
+            if (!(rc = ftruncate(fd, (off_t)bytes) ? errno : map(q, fd, bytes)))
+                break;
+    if (!rc)
+        rc = lay_out(q, bytes, page);
+    if (rc) {
+        segment_abandon(q);
+        return rc;
+    }
+    *out = q;
+    return 0;
+}
+
+void segment_publish(struct jnq_queue *q) { store_rel(&q->sh->magic, JNQ_MAGIC); }
+
+int segment_open(int fd, struct jnq_queue **out)
+{
+    struct jnq_queue *q;
+    uint64_t size;
+    int rc = new_handle(fd, &q, &size);
+    if (rc)
+        return rc;
+    /* Looked at before it is mapped: a short file would be SIGBUS. */
+    struct jnq_shared sh;
+    ssize_t n = pread(fd, &sh, sizeof sh, 0);
+    if (n < 0)
+        rc = errno;
+    else if ((size_t)n < sizeof sh || sh.magic != JNQ_MAGIC || sh.stamp != layout_stamp() ||
+             sh.unit_bytes != (uint64_t)sysconf(_SC_PAGESIZE) || sh.segment_bytes != size ||
+             sh.heap_off >= size || sh.units != (size - sh.heap_off) / sh.unit_bytes ||
+             sh.procs_off < sizeof sh || sh.map_off > sh.heap_off || sh.procs_off > sh.map_off)
+        rc = JNQ_MISMATCH;
+    else
+        rc = map(q, fd, size);
+    if (rc) {
+        segment_abandon(q);
+        return rc;
+    }
+    *out = q;
+    return 0;
+}
+
+/* Programs close, and so reuse, numbers they do not know. */
+int segment_fd(struct jnq_queue *q)
+{
+    struct stat file;
+    bool ours = !fstat(q->fd, &file) && file.st_dev == q->dev && file.st_ino == q->ino;
+    return ours ? q->fd : -1;
+}
+
+void segment_close(struct jnq_queue *q)
+{
+    int fd = segment_fd(q);
+    segment_abandon(q);
+    if (fd >= 0)
+        close(fd);
+}
+
+int segment_ready(struct jnq_queue *q, uint64_t off, uint64_t bytes)
+{
+    int rc;
+    do
+        rc = madvise(q->base + off, bytes, MADV_POPULATE_WRITE);
+    while (rc && (errno == EAGAIN || errno == EINTR));
+    if (rc && errno == EINVAL) /* Linux before 5.14, or another system */
+        do
+            rc = posix_fallocate(segment_fd(q), (off_t)off, (off_t)bytes);
+        while (rc == EINTR);
+    return rc ? ENOMEM : 0;
+}
+
+bool segment_return(struct jnq_queue *q, uint64_t off, uint64_t bytes)
+{
+#ifdef MADV_REMOVE
+    return !madvise(q->base + off, bytes, MADV_REMOVE);
+#else
+    (void)q, (void)off, (void)bytes;
+    return false;
+#endif
+}

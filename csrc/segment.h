@@ -1,0 +1,40 @@
+/* segment: the file that holds a queue, its mapping, and the memory behind parts of it.
+ *
+ * State: the stamp (layout.h); everything else of the segment belongs to other units.
+ *
+ * The file is made as large as address space, file size limit and file system allow (RESERVE in
+ * segment.c) but stays sparse. The mapping is complete from the start: the file descriptor is not needed after
+ * create or attach but for handing it to another process, and on kernels before 5.14 for segment_ready().
+ *
+ * Not provided: growth of the reservation. */
+#ifndef JNQ_SEGMENT_H
+#define JNQ_SEGMENT_H
+
+#include "layout.h"
+
+/* Makes handle and mapping of an empty file, header zeroed and backed, sizes and offsets set, without magic.
+ * Returns 0 or an errno. */
+int segment_create(int fd, struct jnq_queue **out);
+
+/* Makes the segment valid for segment_open(). */
+void segment_publish(struct jnq_queue *q);
+
+/* Maps an existing segment. Returns JNQ_OK, JNQ_MISMATCH or an errno. */
+int segment_open(int fd, struct jnq_queue **out);
+
+/* Unmaps it and frees the handle, but leaves the file descriptor open: for callers that failed. */
+void segment_abandon(struct jnq_queue *q);
+
+/* The same, and closes the file descriptor. */
+void segment_close(struct jnq_queue *q);
+
+/* The file descriptor if it is still ours, or -1. */
+int segment_fd(struct jnq_queue *q);
+
+/* Backs the bytes with memory. Returns 0, or ENOMEM (part of them may be backed). */
+int segment_ready(struct jnq_queue *q, uint64_t off, uint64_t bytes);
+
+/* Gives their memory back; they read as zeros afterwards. Returns false if the system cannot. */
+bool segment_return(struct jnq_queue *q, uint64_t off, uint64_t bytes);
+
+#endif

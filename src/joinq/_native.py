@@ -1,0 +1,110 @@
+"""The only importer of the extension module: results become exceptions, timeouts become deadlines.
+
+Functions that take a deadline are called again with the same one when they answer INTERRUPTED: the interpreter has
+run the signal handlers in between, and an exception of theirs ends the call.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import tempfile
+import time
+from queue import Empty, Full
+
+from joinq._jnq import ffi, lib
+from joinq.exceptions import ShutDown
+
+NOW: int = lib.JNQ_NOW
+FOREVER: int = lib.JNQ_FOREVER
+INTERRUPTED: int = lib.JNQ_INTERRUPTED
+LARGE: int = lib.JNQ_LARGE
+TIMEOUT: int = lib.JNQ_TIMEOUT
+
+_OUTCOMES: dict[int, tuple[type[Exception], tuple[str, ...]]] = {
+    lib.JNQ_EMPTY: (Empty, ()),
+    lib.JNQ_FULL: (Full, ()),
+    lib.JNQ_SHUTDOWN: (ShutDown, ()),
+    lib.JNQ_TOO_MANY_DONE: (ValueError, ("task_done() called too many times",)),
+    lib.JNQ_MISMATCH: (
+        RuntimeError,
+        ("the file is not a queue of this version of joinq; use the same joinq in all processes",),
+    ),
+    lib.JNQ_CORRUPT: (
+        RuntimeError,
+        ("the queue's memory was overwritten by something that is not joinq; make a new queue",),
+    ),
+    lib.JNQ_CROWDED: (OSError, ("too many processes use this queue at once",)),
+}
+
+
+def error(rc: int) -> Exception:
+    """The exception that says what a result of the core means."""
+    if rc in _OUTCOMES:
+        kind, args = _OUTCOMES[rc]
+        return kind(*args)
+    if rc == errno.ENOMEM:
+        return MemoryError("no memory for the item; the queue is as it was before")
+    if rc > 0:
+        return OSError(rc, os.strerror(rc))
+    return SystemError(f"unknown result {rc} of the core; this is a bug in joinq")
+
+
+def deadline_after(timeout: float | None) -> int:
+    """Makes an absolute deadline of a timeout in seconds; None is forever, less than nothing is now.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not a number that can be waited for (NaN).
+    """
+    if timeout is None:
+        return FOREVER
+    try:
+        seconds = float(timeout)
+    except (TypeError, ValueError):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}") from None
+    if math.isnan(seconds):
+        raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if seconds <= 0:
+        return NOW
+    return min(time.monotonic_ns() + int(min(seconds, 1e9) * 1e9), FOREVER - 1)
+
+
+def _anonymous_file() -> int:
+    """An empty file without a name; the kernel frees it with its last user."""
+    try:
+        return os.memfd_create("joinq", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):  # no memfd on this system
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+
+
+def create(maxsize: int, file: int | None = None) -> ffi.CData:
+    """Makes a queue and gives its handle, which leaves the queue when it is collected.
+
+    Raises:
+        OSError, MemoryError: the system gives neither file nor memory for it.
+    """
+    fd = _anonymous_file() if file is None else file
+    out = ffi.new("jnq_queue **")
+    return _handle(lib.jnq_create(fd, maxsize, out), fd, out)
+
+
+def attach(fd: int) -> ffi.CData:
+    """Joins the queue in the file and gives its handle, which owns the file.
+
+    Raises:
+        RuntimeError: it is not a queue of this version.
+        OSError, MemoryError: it cannot be mapped here.
+    """
+    out = ffi.new("jnq_queue **")
+    return _handle(lib.jnq_attach(fd, out), fd, out)
+
+
+def _handle(rc: int, fd: int, out: ffi.CData) -> ffi.CData:
+    if rc:
+        os.close(fd)
+        raise error(rc)
+    return ffi.gc(out[0], lib.jnq_detach)
+
