@@ -61,14 +61,13 @@ def deadline_after(timeout: float | None) -> int:
     if timeout is None:
         return FOREVER
     try:
-        seconds = float(timeout)
-    except (TypeError, ValueError):
+        if math.isnan(timeout):
+            raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    except TypeError:
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}") from None
-    if math.isnan(seconds):
-        raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
-    if seconds <= 0:
+    if timeout <= 0:
         return NOW
-    return min(time.monotonic_ns() + int(min(seconds, 1e9) * 1e9), FOREVER - 1)
+    return time.monotonic_ns() + int(min(timeout, 1e9) * 1e9)
 
 
 def _anonymous_file() -> int:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-# For an object of exactly these types pickle looks at no reducer, so the plain pickler writes the same bytes.
-_PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
+# For an object of exactly these types pickle looks at no reducer, so plain_dumps() writes the same bytes.
+PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
+
+
+
+class _Reducers(dict[type, Any]):
+    """The reducers of copyreg and ForkingPickler as they are now: ForkingPickler copies them for every item."""
+
+    def __missing__(self, kind: type) -> Any:
+        extra: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+        return extra[kind] if kind in extra else copyreg.dispatch_table[kind]
+
 
 # Picklers not in use. A thread, or a put() in a __reduce__ or a signal handler, finds another one or makes one.
 _idle: list[tuple[io.BytesIO, ForkingPickler]] = []
 
+plain_dumps = pickle.dumps
 loads = pickle.loads
 
 
@@ -22,13 +34,12 @@ def dumps(obj: Any) -> bytes:
     Raises:
         Exception: whatever pickling the object raises.
     """
-    if type(obj) in _PLAIN:
-        return pickle.dumps(obj)
     try:
         file, pickler = _idle.pop()
     except IndexError:
         file = io.BytesIO()
         pickler = ForkingPickler(file)
+        pickler.dispatch_table = _Reducers()
     pickler.dump(obj)  # if it raises, this pickler is not used again
     data = file.getvalue()
     pickler.clear_memo()

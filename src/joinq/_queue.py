@@ -8,11 +8,11 @@ item is unpickled makes get() give it back.
 from __future__ import annotations
 
 import operator
-from multiprocessing import context, queues, reduction
+from multiprocessing import context, queues, reduction, util
 from typing import Any
 
 from joinq._native import FOREVER, INTERRUPTED, LARGE, NOW, TIMEOUT, attach, create, deadline_after, error, ffi, lib
-from joinq._payload import dumps, loads
+from joinq._payload import PLAIN, dumps, loads, plain_dumps
 from joinq.exceptions import JoinTimeout
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -31,12 +31,13 @@ def _new_box() -> tuple[ffi.CData, ffi.buffer]:
 
 
 def _put_object(handle: ffi.CData, obj: Any, deadline: int) -> None:
-    data = dumps(obj)
+    data = plain_dumps(obj) if type(obj) in PLAIN else dumps(obj)
     rc = _put(handle, data, len(data), deadline)
-    while rc == INTERRUPTED:
-        rc = _put(handle, data, len(data), deadline)
     if rc:
-        raise error(rc)
+        while rc == INTERRUPTED:
+            rc = _put(handle, data, len(data), deadline)
+        if rc:
+            raise error(rc)
 
 
 def _get_object(handle: ffi.CData, deadline: int) -> Any:
@@ -51,19 +52,21 @@ def _get_object(handle: ffi.CData, deadline: int) -> Any:
             rc = _get(handle, box, deadline)
         try:
             if not rc:
-                return loads(copy)  # stops at the pickle's own end
-            if rc == LARGE:
-                return loads(ffi.buffer(box.payload, box.bytes))
+                obj = loads(copy)  # stops at the pickle's own end
+            elif rc == LARGE:
+                obj = loads(ffi.buffer(box.payload, box.bytes))
+                lib.jnq_release(handle, box)
+            else:
+                raise error(rc)
         except Exception:
-            lib.jnq_release(handle, box)  # the item cannot be unpickled: it counts as taken
+            lib.jnq_release(handle, box)  # it cannot be unpickled, and counts as taken
             raise
-        raise error(rc)
     except BaseException:
         lib.jnq_unget(handle, box)  # if it holds an item, a signal handler has raised
-        raise
-    finally:
-        lib.jnq_release(handle, box)
         _boxes.append(pair)
+        raise
+    _boxes.append(pair)
+    return obj
 
 
 class _Shared:
@@ -188,8 +191,12 @@ class Queue(_Shared, queues.Queue):
         return 0 < limit <= lib.jnq_qsize(self._handle)
 
     def close(self) -> None:
-        """Ends put() and get() in this process; others go on. Items that were put stay in the queue."""
+        """Ends put() and get() in this process, but not in its children; items that were put stay in the queue."""
         self._closed = True
+        util.register_after_fork(self, Queue._reopen)
+
+    def _reopen(self) -> None:
+        self._closed = False
 
     def join_thread(self) -> None:
         """Returns at once: nothing is left to be flushed. As in the stdlib, close() must have been called."""
