@@ -12,22 +12,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
-#define load_acq(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-#define load_sc(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define load_relaxed(p)     __atomic_load_n((p), __ATOMIC_RELAXED)
+#define load_acq(p)         __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define load_sc(p)          __atomic_load_n((p), __ATOMIC_SEQ_CST)
 #define store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
-#define store_rel(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-#define store_sc(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
-#define add_sc(p, v) __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
+#define store_rel(p, v)     __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define store_sc(p, v)      __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+#define add_sc(p, v)        __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
 
 /* Sets or clears bits of *p and returns what it was. */
-#define set_bits_sc(p, bits) __atomic_fetch_or((p), (bits), __ATOMIC_SEQ_CST)
+#define set_bits_sc(p, bits)   __atomic_fetch_or((p), (bits), __ATOMIC_SEQ_CST)
 #define clear_bits_sc(p, bits) __atomic_fetch_and((p), ~(bits), __ATOMIC_SEQ_CST)
 
 /* If *p is *expected, make it `desired` and return true; else load *p into *expected. */
-#define cas_sc(p, expected, desired)                                                      \
-    __atomic_compare_exchange_n((p), (expected), (desired), false, __ATOMIC_SEQ_CST,      \
-                                __ATOMIC_SEQ_CST)
+#define cas_sc(p, expected, desired)                                                                                   \
+    __atomic_compare_exchange_n((p), (expected), (desired), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
 /* Tells the CPU that this thread is spinning. */
 static inline void cpu_relax(void)

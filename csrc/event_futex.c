@@ -28,8 +28,7 @@ int event_init(struct jnq_event *ev)
 enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns)
 {
     struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
-    if (!syscall(SYS_futex, &ev->seq, FUTEX_WAIT_BITSET, e, &until, NULL,
-                 FUTEX_BITSET_MATCH_ANY))
+    if (!syscall(SYS_futex, &ev->seq, FUTEX_WAIT_BITSET, e, &until, NULL, FUTEX_BITSET_MATCH_ANY))
         return EVENT_WOKEN;
     switch (errno) {
     case ETIMEDOUT:
@@ -43,8 +42,7 @@ enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns
 
 bool door_wake(struct jnq_event *ev, uint64_t n)
 {
-    return syscall(SYS_futex, &ev->seq, FUTEX_WAKE, n < INT_MAX ? (int)n : INT_MAX, NULL, NULL,
-                   0) > 0;
+    return syscall(SYS_futex, &ev->seq, FUTEX_WAKE, n < INT_MAX ? (int)n : INT_MAX, NULL, NULL, 0) > 0;
 }
 
 void door_wake_all(struct jnq_event *ev) { door_wake(ev, INT_MAX); }

@@ -57,9 +57,7 @@ enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns
             post(ev, 1);
         return EVENT_WOKEN;
     }
-    return errno == ETIMEDOUT ? EVENT_TIMEOUT
-           : errno == EINTR   ? EVENT_INTERRUPTED
-                              : EVENT_WOKEN;
+    return errno == ETIMEDOUT ? EVENT_TIMEOUT : errno == EINTR ? EVENT_INTERRUPTED : EVENT_WOKEN;
 }
 
 bool door_wake(struct jnq_event *ev, uint64_t n)

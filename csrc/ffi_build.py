@@ -15,7 +15,19 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("counts", "event", "event_futex", "event_sem", "fifo", "heap", "lock", "procs", "queue", "recover", "segment")
+SOURCES = (
+    "counts",
+    "event",
+    "event_futex",
+    "event_sem",
+    "fifo",
+    "heap",
+    "lock",
+    "procs",
+    "queue",
+    "recover",
+    "segment",
+)
 
 # cffi's wrappers give up the GIL around every call, which costs more than the calls do. Ours keep it; the core gives
 # it up through gil.h where it sleeps.

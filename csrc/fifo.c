@@ -7,10 +7,7 @@
 #include "counts.h"
 #include "heap.h"
 
-static uint64_t off_of(struct jnq_queue *q, const void *p)
-{
-    return (uint64_t)((const char *)p - q->base);
-}
+static uint64_t off_of(struct jnq_queue *q, const void *p) { return (uint64_t)((const char *)p - q->base); }
 
 static uint64_t first_pos(struct jnq_queue *q, uint64_t block)
 {
@@ -25,8 +22,7 @@ static uint64_t last_pos(struct jnq_queue *q, uint64_t block)
 
 static uint64_t size_of(uint32_t inline_bytes)
 {
-    return (offsetof(struct jnq_record, payload) + inline_bytes + LINE_BYTES - 1) / LINE_BYTES *
-           LINE_BYTES;
+    return (offsetof(struct jnq_record, payload) + inline_bytes + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
 }
 
 static uint64_t record_size(const struct jnq_record *record)
@@ -119,8 +115,7 @@ static bool plausible(struct jnq_queue *q, const struct jnq_record *record)
 {
     if (record->kind == JNQ_INLINE)
         return record->inline_bytes <= JNQ_INLINE_BYTES;
-    return record->kind == JNQ_EXTENT &&
-           record->extent.bytes <= heap_bytes(q, record->extent.unit);
+    return record->kind == JNQ_EXTENT && record->extent.bytes <= heap_bytes(q, record->extent.unit);
 }
 
 /* --- the head ------------------------------------------------------------------------------------------ */
@@ -242,10 +237,8 @@ static struct jnq_record *walk_record(struct jnq_queue *q, struct walk *w)
             return NULL;
         record = at(q, w->pos);
     }
-    bool known = record->kind == JNQ_EXTENT ||
-                 (record->kind == JNQ_INLINE && record->inline_bytes <= JNQ_INLINE_BYTES);
-    if (!known || record->number != w->number ||
-        w->pos + record_size(record) > last_pos(q, w->block))
+    bool known = record->kind == JNQ_EXTENT || (record->kind == JNQ_INLINE && record->inline_bytes <= JNQ_INLINE_BYTES);
+    if (!known || record->number != w->number || w->pos + record_size(record) > last_pos(q, w->block))
         return NULL;
     return record;
 }
@@ -307,8 +300,7 @@ static bool each_run(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint
         if (!heap_bytes(q, unit))
             return false;
         struct jnq_cell cell = *(struct jnq_cell *)unit_at(q, unit);
-        if (!visit(q, unit) ||
-            (cell.record.kind == JNQ_EXTENT && !visit(q, cell.record.extent.unit)))
+        if (!visit(q, unit) || (cell.record.kind == JNQ_EXTENT && !visit(q, cell.record.extent.unit)))
             return false;
         unit = cell.next;
     }

@@ -7,35 +7,26 @@
 #include "segment.h"
 
 #define LENGTH_BITS 40
-#define OWNER_BITS 20
-#define LENGTH (((uint64_t)1 << LENGTH_BITS) - 1)
-#define OWNER ((((uint64_t)1 << OWNER_BITS) - 1) << LENGTH_BITS)
-#define WARM ((uint64_t)1 << 60)
-#define MARK ((uint64_t)1 << 61)
-#define USED ((uint64_t)1 << 62)
-#define FREE ((uint64_t)1 << 63)
+#define OWNER_BITS  20
+#define LENGTH      (((uint64_t)1 << LENGTH_BITS) - 1)
+#define OWNER       ((((uint64_t)1 << OWNER_BITS) - 1) << LENGTH_BITS)
+#define WARM        ((uint64_t)1 << 60)
+#define MARK        ((uint64_t)1 << 61)
+#define USED        ((uint64_t)1 << 62)
+#define FREE        ((uint64_t)1 << 63)
 
-#define WALK_STEPS 64       /* how far alloc looks before it takes fresh memory */
+#define WALK_STEPS     64 /* how far alloc looks before it takes fresh memory */
 #define MAP_STEP_BYTES 65536
 
-static uint64_t *entry(struct jnq_queue *q, uint64_t unit)
-{
-    return (uint64_t *)at(q, q->sh->map_off) + unit;
-}
+static uint64_t *entry(struct jnq_queue *q, uint64_t unit) { return (uint64_t *)at(q, q->sh->map_off) + unit; }
 
 static uint64_t length(uint64_t word) { return word & LENGTH; }
 
 static uint32_t owner_of(uint64_t word) { return (uint32_t)((word & OWNER) >> LENGTH_BITS); }
 
-static uint64_t used_word(struct jnq_queue *q, uint64_t n)
-{
-    return USED | n | (uint64_t)q->owner << LENGTH_BITS;
-}
+static uint64_t used_word(struct jnq_queue *q, uint64_t n) { return USED | n | (uint64_t)q->owner << LENGTH_BITS; }
 
-static uint64_t unit_off(struct jnq_queue *q, uint64_t unit)
-{
-    return q->sh->heap_off + unit * q->sh->unit_bytes;
-}
+static uint64_t unit_off(struct jnq_queue *q, uint64_t unit) { return q->sh->heap_off + unit * q->sh->unit_bytes; }
 
 /* --- hints: all under the heap lock --------------------------------------------------------------- */
 
@@ -102,10 +93,7 @@ int heap_init(struct jnq_queue *q)
     return lock_init(&sh->heap.lock);
 }
 
-static bool joinable(uint64_t a, uint64_t b)
-{
-    return (a & FREE) && (b & FREE) && (a & WARM) == (b & WARM);
-}
+static bool joinable(uint64_t a, uint64_t b) { return (a & FREE) && (b & FREE) && (a & WARM) == (b & WARM); }
 
 /* Joins the free run at `unit` with those behind it. Returns its word. */
 static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
@@ -227,8 +215,7 @@ static void trim(struct jnq_queue *q)
 {
     for (uint64_t unit = 1; unit < q->sh->units;) {
         uint64_t word = load_acq(entry(q, unit)), n = length(word);
-        if ((word & FREE) && (word & WARM) &&
-            segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
+        if ((word & FREE) && (word & WARM) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
             store_rel(entry(q, unit), FREE | n);
             add_sc(&q->sh->heap.free_warm, -n);
         }
@@ -310,8 +297,7 @@ bool heap_owned(struct jnq_queue *q, uint64_t unit)
 
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
 {
-    if (!unit || unit >= q->sh->units ||
-        (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
+    if (!unit || unit >= q->sh->units || (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
         return 0;
     uint64_t word = load_relaxed(entry(q, unit));
     return word & USED ? length(word) * q->sh->unit_bytes : 0;
@@ -347,8 +333,7 @@ void heap_unmark_all(struct jnq_queue *q)
 
 bool heap_mark(struct jnq_queue *q, uint64_t unit)
 {
-    return heap_bytes(q, unit) &&
-           !(set_bits_sc(entry(q, unit), MARK) & MARK);
+    return heap_bytes(q, unit) && !(set_bits_sc(entry(q, unit), MARK) & MARK);
 }
 
 void heap_sweep(struct jnq_queue *q, uint32_t owner)

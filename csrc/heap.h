@@ -61,7 +61,7 @@ void heap_unlock(struct jnq_queue *q);
 /* Requires the heap lock, all of these. */
 bool heap_owns_any(struct jnq_queue *q, uint32_t owner);
 void heap_unmark_all(struct jnq_queue *q);
-bool heap_mark(struct jnq_queue *q, uint64_t unit); /* false: no used run begins there, or it is marked */
+bool heap_mark(struct jnq_queue *q, uint64_t unit);   /* false: no used run begins there, or it is marked */
 void heap_sweep(struct jnq_queue *q, uint32_t owner); /* frees the owner's unmarked runs, counts anew */
 /* I3, and I5: the owner of every unmarked used run is `known`. Returns 0, or the number of the broken one. */
 int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t));

@@ -38,8 +38,8 @@ enum jnq_result {
     JNQ_CROWDED = -10,      /* the process table has no free entry */
 };
 
-#define JNQ_NOW 0
-#define JNQ_FOREVER 0x7fffffffffffffff
+#define JNQ_NOW          0
+#define JNQ_FOREVER      0x7fffffffffffffff
 #define JNQ_INLINE_BYTES 8176 /* longest payload that is copied instead of lent */
 
 /* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time. */
@@ -55,12 +55,12 @@ typedef struct {
 typedef struct {
     uint64_t puts, takes, dones, queued, unfinished;
     uint64_t maxsize;
-    uint64_t segment_bytes;   /* address space reserved */
-    uint64_t used_bytes;      /* held by items, blocks and lent payloads */
-    uint64_t reserve_bytes;   /* free and still backed by memory */
-    uint64_t processes;       /* entries in use in the process table, the dead not yet found included */
-    uint64_t recoveries;      /* locks taken over from a process that died holding them */
-    uint64_t deaths;          /* dead processes removed from the process table */
+    uint64_t segment_bytes; /* address space reserved */
+    uint64_t used_bytes;    /* held by items, blocks and lent payloads */
+    uint64_t reserve_bytes; /* free and still backed by memory */
+    uint64_t processes;     /* entries in use in the process table, the dead not yet found included */
+    uint64_t recoveries;    /* locks taken over from a process that died holding them */
+    uint64_t deaths;        /* dead processes removed from the process table */
 } jnq_counters;
 
 /* "futex" or "semaphore": how this build sleeps. */

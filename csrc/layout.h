@@ -60,12 +60,12 @@
 #include "event.h"
 #include "jnq.h"
 
-#define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
+#define JNQ_MAGIC  0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
 #define JNQ_FORMAT 1u
 
-#define LINE_BYTES 64
+#define LINE_BYTES  64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
-#define PROCS_MAX 65535   /* so many processes can be attached at once */
+#define PROCS_MAX   65535 /* so many processes can be attached at once */
 
 /* One robust lock and the words that only its holders touch. */
 struct jnq_tail {
@@ -86,19 +86,19 @@ struct jnq_head {
 #define RECENT 8
 struct jnq_heap {
     pthread_mutex_t lock;
-    uint64_t top;           /* hint: first unit of the free run that ends the heap */
-    uint64_t rover;         /* hint: where the next walk begins */
-    uint64_t free_warm;     /* units that are free and backed by memory */
-    uint64_t used;          /* units in used runs */
-    uint64_t map_ready;     /* bytes of the unit map that are backed by memory */
+    uint64_t top;            /* hint: first unit of the free run that ends the heap */
+    uint64_t rover;          /* hint: where the next walk begins */
+    uint64_t free_warm;      /* units that are free and backed by memory */
+    uint64_t used;           /* units in used runs */
+    uint64_t map_ready;      /* bytes of the unit map that are backed by memory */
     uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
 };
 
 struct jnq_procs {
     pthread_mutex_t lock;
-    uint64_t count;   /* entries ever used; those behind were never touched */
-    uint64_t ready;   /* bytes of the table that are backed by memory */
-    uint64_t rover;   /* where the next look for the dead begins */
+    uint64_t count; /* entries ever used; those behind were never touched */
+    uint64_t ready; /* bytes of the table that are backed by memory */
+    uint64_t rover; /* where the next look for the dead begins */
     uint64_t deaths;
     uint64_t seen_ns; /* when waiters last looked for the dead */
 };
@@ -203,10 +203,10 @@ static inline uint64_t layout_stamp(void)
  * race for. */
 struct jnq_queue {
     struct jnq_shared *sh;
-    char *base;       /* == sh; offsets are added to it */
-    uint64_t bytes;   /* mapped */
-    int fd;           /* ours, but the program may have closed or reused it: see segment_fd() */
-    dev_t dev;        /* what fd was when we got it */
+    char *base;     /* == sh; offsets are added to it */
+    uint64_t bytes; /* mapped */
+    int fd;         /* ours, but the program may have closed or reused it: see segment_fd() */
+    dev_t dev;      /* what fd was when we got it */
     ino_t ino;
     uint32_t owner;   /* our number in the process table */
     uint32_t fork;    /* fork count when it was assigned */

@@ -44,23 +44,24 @@ static uint64_t start_of(uint32_t pid)
     if (!field || !field[1])
         return UINT64_MAX;
     field += 2;
-    if (*field == 'Z' || *field == 'X' || *field == 'x')
-        return 0;
+    bool ended = *field == 'Z' || *field == 'X' || *field == 'x';
+    uint64_t threads = 0;
     for (int number = 3; number < 22; number++) {
         field = strchr(field, ' ');
         if (!field)
             return UINT64_MAX;
         field++;
+        if (number + 1 == 20)
+            threads = strtoull(field, NULL, 10);
     }
+    if (ended && threads <= 1) /* more: only the main thread has ended */
+        return 0;
     return strtoull(field, NULL, 10);
 }
 
 int procs_init(struct jnq_queue *q) { return lock_init(&q->sh->procs.lock); }
 
-bool procs_entered(struct jnq_queue *q)
-{
-    return load_acq(&q->fork) == load_relaxed(&forks);
-}
+bool procs_entered(struct jnq_queue *q) { return load_acq(&q->fork) == load_relaxed(&forks); }
 
 static int make_ready(struct jnq_queue *q, uint32_t owner)
 {

@@ -22,10 +22,10 @@
 #include "recover.h"
 #include "segment.h"
 
-#define GIL_KEEP_BYTES 65536     /* copying more takes long enough to let other threads run */
-#define BUSY_GRACE_NS 1000000000 /* how long an operation that must not wait waits for a lock */
-#define SPIN_MIN_NS 2000
-#define SPIN_MAX_NS 30000
+#define GIL_KEEP_BYTES 65536      /* copying more takes long enough to let other threads run */
+#define BUSY_GRACE_NS  1000000000 /* how long an operation that must not wait waits for a lock */
+#define SPIN_MIN_NS    2000
+#define SPIN_MAX_NS    30000
 
 void *(*jnq_gil_give_up)(void);
 void (*jnq_gil_take_back)(void *state);
@@ -411,7 +411,7 @@ static int shut_down(struct jnq_queue *q, bool immediate, int64_t until)
         store_sc(&sh->ended, 1); /* R4 */
         if (immediate && !load_sc(&sh->cut)) {
             uint64_t queued = counts_queued(q);
-            fifo_own_all(q); /* so that it is freed if we die */
+            fifo_own_all(q);                                     /* so that it is freed if we die */
             store_sc(&sh->cut, load_sc(&sh->puts) - queued + 1); /* R5 */
             fifo_discard(q);
         }

@@ -6,11 +6,10 @@
 #include "lock.h"
 #include "procs.h"
 
-#define TICK_NS 1000000000
+#define TICK_NS      1000000000
 #define TICK_ENTRIES 8
 
-static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock,
-                           int (*repair)(struct jnq_queue *), int64_t until)
+static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock, int (*repair)(struct jnq_queue *), int64_t until)
 {
     enum lock_result held = lock_until(lock, until);
     if (held == LOCK_BUSY)

@@ -18,7 +18,7 @@
 
 /* Address space is plentiful, but 47 bits must do for thousands of queues; so the reservation follows the
  * memory of the machine, and is halved until it fits the limits of the process. */
-#define RESERVE_MIN ((uint64_t)1 << 20)
+#define RESERVE_MIN   ((uint64_t)1 << 20)
 #define RESERVE_USUAL ((uint64_t)64 << 30)
 
 static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
@@ -134,9 +134,9 @@ int segment_open(int fd, struct jnq_queue **out)
     if (n < 0)
         rc = errno;
     else if ((size_t)n < sizeof sh || sh.magic != JNQ_MAGIC || sh.stamp != layout_stamp() ||
-             sh.unit_bytes != (uint64_t)sysconf(_SC_PAGESIZE) || sh.segment_bytes != size ||
-             sh.heap_off >= size || sh.units != (size - sh.heap_off) / sh.unit_bytes ||
-             sh.procs_off < sizeof sh || sh.map_off > sh.heap_off || sh.procs_off > sh.map_off)
+             sh.unit_bytes != (uint64_t)sysconf(_SC_PAGESIZE) || sh.segment_bytes != size || sh.heap_off >= size ||
+             sh.units != (size - sh.heap_off) / sh.unit_bytes || sh.procs_off < sizeof sh || sh.map_off > sh.heap_off ||
+             sh.procs_off > sh.map_off)
         rc = JNQ_MISMATCH;
     else
         rc = map(q, fd, size);

@@ -9,6 +9,7 @@ import hashlib
 import multiprocessing
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
@@ -121,6 +122,7 @@ def read_terminal(end: int, until: bytes | None = None) -> str:
     """Return what comes from a terminal, to some text or to the end of all writers."""
     text = b""
     while until is None or until not in text:
+        assert select.select([end], [], [], LIMIT_S)[0], text
         try:
             text += os.read(end, 4096)
         except OSError:  # So a terminal tells the end.
@@ -185,6 +187,16 @@ def test_demo_refuses_bad_workers(tree: Path, workers: str) -> None:
     assert repr(workers) in err
     assert "whole number" in err
     assert "Traceback" not in err
+
+
+def test_demo_refuses_bad_cpu_count(tree: Path) -> None:
+    """A bad number of CPUs in the environment is named, and the exit code is 2."""
+    if sys.version_info >= (3, 13):
+        pytest.skip("Python itself refuses to start")
+    code, out, err = demo(tree, env={**os.environ, "PYTHON_CPU_COUNT": "many"})
+    assert (code, out) == (2, "")
+    assert err.startswith("joinq: PYTHON_CPU_COUNT: 'many' is not a number of CPUs")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("kind", ["missing", "file.py", "empty", "loop"])

@@ -42,9 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     cpus = "worker processes, default: as many as CPUs are available"
     demo.add_argument("--workers", metavar="N", type=positive, help=cpus)
     method = f"default: {methods[0]}"
-    demo.add_argument(
-        "--start-method", choices=methods, default=methods[0], help=method
-    )
+    demo.add_argument("--start-method", choices=methods, default=methods[0], help=method)
     demo.set_defaults(run=lambda o: _demo.demo(o.directory, o.workers, o.start_method))
     return parser.parse_args(argv)
 

@@ -141,18 +141,14 @@ def _sigint_held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _workers(
-    context: Context, count: int, tasks: Tasks, results: Results
-) -> Iterator[list[BaseProcess]]:
+def _workers(context: Context, count: int, tasks: Tasks, results: Results) -> Iterator[list[BaseProcess]]:
     """Start workers; whichever way the block ends, none of them outlives it."""
     processes: list[Any] = []
     try:
         try:
             with _sigint_held():
                 for _ in range(count):
-                    process = context.Process(
-                        target=work, args=(tasks, results), daemon=True
-                    )
+                    process = context.Process(target=work, args=(tasks, results), daemon=True)
                     process.start()
                     processes.append(process)
         except OSError as error:
@@ -182,9 +178,7 @@ def _check(processes: list[BaseProcess]) -> None:
             raise DemoError(f"worker process {process.pid} died ({how})", 3)
 
 
-def run(
-    make: Any, context: Context, paths: list[str], workers: int, label: str
-) -> tuple[float, list[Result]]:
+def run(make: Any, context: Context, paths: list[str], workers: int, label: str) -> tuple[float, list[Result]]:
     """
     Analyse files in worker processes, with queues of any make.
 
@@ -311,7 +305,10 @@ def demo(directory: str | None, workers: int | None, start_method: str) -> int:
     if not paths:
         why = f" ({unreadable[0].problem})" if unreadable else ""
         raise DemoError(f"no Python file in {top!r}{why}: name a directory with some")
-    workers = min(workers or joinq.available_cpu_count(), len(paths))
+    try:
+        workers = min(workers or joinq.available_cpu_count(), len(paths))
+    except ValueError as error:  # The number that the user put in its place is none.
+        raise DemoError(str(error)) from error
     context: Any = multiprocessing.get_context(start_method)
     print(f"{len(paths):,} Python files in {top!r}")
     print("Each is read once beforehand, so that both runs find it in the file cache.")

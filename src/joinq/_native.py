@@ -12,9 +12,27 @@ import os
 import tempfile
 import time
 from queue import Empty, Full
+from typing import TYPE_CHECKING
 
 from joinq._jnq import ffi, lib
 from joinq.exceptions import ShutDown
+
+if TYPE_CHECKING:
+    from joinq._jnq import CData
+
+__all__ = [
+    "FOREVER",
+    "INTERRUPTED",
+    "LARGE",
+    "NOW",
+    "TIMEOUT",
+    "attach",
+    "create",
+    "deadline_after",
+    "error",
+    "ffi",
+    "lib",
+]
 
 NOW: int = lib.JNQ_NOW
 FOREVER: int = lib.JNQ_FOREVER
@@ -79,7 +97,7 @@ def _anonymous_file() -> int:
             return os.dup(file.fileno())
 
 
-def create(maxsize: int, file: int | None = None) -> ffi.CData:
+def create(maxsize: int, file: int | None = None) -> CData:
     """Makes a queue and gives its handle, which leaves the queue when it is collected.
 
     Raises:
@@ -90,7 +108,7 @@ def create(maxsize: int, file: int | None = None) -> ffi.CData:
     return _handle(lib.jnq_create(fd, maxsize, out), fd, out)
 
 
-def attach(fd: int) -> ffi.CData:
+def attach(fd: int) -> CData:
     """Joins the queue in the file and gives its handle, which owns the file.
 
     Raises:
@@ -101,9 +119,8 @@ def attach(fd: int) -> ffi.CData:
     return _handle(lib.jnq_attach(fd, out), fd, out)
 
 
-def _handle(rc: int, fd: int, out: ffi.CData) -> ffi.CData:
+def _handle(rc: int, fd: int, out: CData) -> CData:
     if rc:
         os.close(fd)
         raise error(rc)
     return ffi.gc(out[0], lib.jnq_detach)
-

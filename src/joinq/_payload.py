@@ -12,7 +12,6 @@ from typing import Any
 PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 
 
-
 class _Reducers(dict[type, Any]):
     """The reducers of copyreg and ForkingPickler as they are now: ForkingPickler copies them for every item."""
 

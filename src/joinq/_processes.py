@@ -120,10 +120,7 @@ def _override() -> int | None:
         number = re.fullmatch(r"\s*\+?0*([1-9][0-9]{0,9})", text)
         count = int(number[1]) if number else None
         if text != "default" and (count is None or count > _INT_MAX):
-            raise ValueError(
-                f"{source}: {text!r} is not a number of CPUs; "
-                f"set one from 1 to {_INT_MAX}, or 'default'"
-            )
+            raise ValueError(f"{source}: {text!r} is not a number of CPUs; set one from 1 to {_INT_MAX}, or 'default'")
     return count
 
 

@@ -8,12 +8,28 @@ item is unpickled makes get() give it back.
 from __future__ import annotations
 
 import operator
+import types
 from multiprocessing import context, queues, reduction, util
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from joinq._native import FOREVER, INTERRUPTED, LARGE, NOW, TIMEOUT, attach, create, deadline_after, error, ffi, lib
+from joinq._native import (
+    FOREVER,
+    INTERRUPTED,
+    LARGE,
+    NOW,
+    TIMEOUT,
+    attach,
+    create,
+    deadline_after,
+    error,
+    ffi,
+    lib,
+)
 from joinq._payload import PLAIN, dumps, loads, plain_dumps
 from joinq.exceptions import JoinTimeout
+
+if TYPE_CHECKING:
+    from joinq._jnq import Buffer, CData
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -22,15 +38,15 @@ _get = lib.jnq_get
 
 # Boxes not in use, with the view of their copy. Each get() has its own: another thread's, or one in a signal handler,
 # takes another.
-_boxes: list[tuple[ffi.CData, ffi.buffer]] = []
+_boxes: list[tuple[CData, Buffer]] = []
 
 
-def _new_box() -> tuple[ffi.CData, ffi.buffer]:
+def _new_box() -> tuple[CData, Buffer]:
     box = ffi.new("jnq_box *")
     return box, ffi.buffer(box.copy)
 
 
-def _put_object(handle: ffi.CData, obj: Any, deadline: int) -> None:
+def _put_object(handle: CData, obj: Any, deadline: int) -> None:
     data = plain_dumps(obj) if type(obj) in PLAIN else dumps(obj)
     rc = _put(handle, data, len(data), deadline)
     if rc:
@@ -40,7 +56,7 @@ def _put_object(handle: ffi.CData, obj: Any, deadline: int) -> None:
             raise error(rc)
 
 
-def _get_object(handle: ffi.CData, deadline: int) -> Any:
+def _get_object(handle: CData, deadline: int) -> Any:
     try:
         pair = _boxes.pop()
     except IndexError:
@@ -72,7 +88,9 @@ def _get_object(handle: ffi.CData, deadline: int) -> Any:
 class _Shared:
     """What all three have in common: the handle, and how a queue travels to a child process."""
 
-    _handle: ffi.CData
+    _handle: CData
+
+    __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
     def _travel(self) -> Any:
         context.assert_spawning(self)
@@ -88,7 +106,7 @@ class _Shared:
         self._handle = attach(travelled.detach())
 
 
-class Queue(_Shared, queues.Queue):
+class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
     """A queue shared by processes: `multiprocessing.Queue`, in shared memory.
 
     Args:
@@ -221,7 +239,7 @@ class Queue(_Shared, queues.Queue):
             raise error(rc)
 
 
-class JoinableQueue(Queue, queues.JoinableQueue):
+class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
     """A queue that knows which tasks are unfinished: `multiprocessing.JoinableQueue`, in shared memory.
 
     Args, errors and differences are those of `Queue`; besides, join() takes a timeout, task_done() a number, and
@@ -237,8 +255,9 @@ class JoinableQueue(Queue, queues.JoinableQueue):
         """
         if n != 1:
             n = operator.index(n)
-            if not 1 <= n < 2**64:
+            if n < 1:
                 raise ValueError(f"task_done() takes the number of finished tasks, 1 or more, not {n}")
+            n = min(n, 2**64 - 1)
         rc = lib.jnq_task_done(self._handle, n)
         if rc:
             raise error(rc)
@@ -273,7 +292,7 @@ class JoinableQueue(Queue, queues.JoinableQueue):
         return lib.jnq_unfinished(self._handle)
 
 
-class SimpleQueue(_Shared, queues.SimpleQueue):
+class SimpleQueue(_Shared, queues.SimpleQueue):  # type: ignore[type-arg]
     """A queue without timeouts and limits: `multiprocessing.SimpleQueue`, in shared memory.
 
     Args:
