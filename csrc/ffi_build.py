@@ -83,6 +83,7 @@ ffibuilder.set_source(
     PREAMBLE,
     sources=[f"csrc/{name}.c" for name in SOURCES],
     include_dirs=["csrc"],
+    depends=[f"csrc/{path.name}" for path in HERE.glob("*.h")],
     extra_compile_args=compile_args,
     extra_link_args=link_args,
 )
