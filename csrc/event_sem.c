@@ -1,8 +1,8 @@
 /* event_sem: sleeping on a POSIX process-shared semaphore, for systems without futexes.
  *
  * A token in the semaphore is one wake-up. Tokens carry no address: a sleeper that came later may take one
- * meant for an earlier sleeper, which then looks again after its slice. Tokens that nobody took are bounded,
- * because a waker that finds one posts none: while a token lies there, nobody sleeps.
+ * meant for an earlier sleeper, which then looks again after its slice. Whether somebody sleeps cannot be asked: but
+ * where TOKENS_MAX tokens lie that nobody takes, nobody does. Those left over wake later sleepers for nothing.
  *
  * The number of sleepers is unknown, so a wake for all is handed on: `all` keeps the seq of the last one, and
  * whoever was asleep since before it posts a token for the next. The last token wakes a later sleeper for
@@ -17,17 +17,22 @@
 #include "event_door.h"
 #include "jnq.h"
 
+#define TOKENS_MAX 32
+
 const char *jnq_door(void) { return "semaphore"; }
 
 int event_init(struct jnq_event *ev) { return sem_init(&ev->sem, 1, 0) ? errno : 0; }
 
-static void post(struct jnq_event *ev, uint64_t n)
+/* Posts up to n tokens; false if TOKENS_MAX lie there. */
+static bool post(struct jnq_event *ev, uint64_t n)
 {
-    int tokens = 0;
+    int tokens = TOKENS_MAX;
     sem_getvalue(&ev->sem, &tokens);
-    if (tokens <= 0)
-        for (; n; n--)
-            sem_post(&ev->sem);
+    if (tokens >= TOKENS_MAX)
+        return false;
+    for (uint64_t room = (uint64_t)(TOKENS_MAX - tokens), i = 0; i < n && i < room; i++)
+        sem_post(&ev->sem);
+    return true;
 }
 
 static int sleep_until(sem_t *sem, int64_t until_ns)
@@ -62,15 +67,10 @@ enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns
 
 bool door_wake(struct jnq_event *ev, uint64_t n)
 {
-    int tokens = 0;
-    sem_getvalue(&ev->sem, &tokens);
-    if (tokens > 0)
-        return false;
     uint32_t seq = load_sc(&ev->seq);
     if (seq - load_sc(&ev->all) > 1u << 30)
         store_sc(&ev->all, seq); /* keeps it in the past when seq wraps */
-    post(ev, n < 64 ? n : 64);
-    return true;
+    return post(ev, n);
 }
 
 void door_wake_all(struct jnq_event *ev)
