@@ -17,6 +17,7 @@
 
 #define WALK_STEPS     64 /* how far alloc looks before it takes fresh memory */
 #define MAP_STEP_BYTES 65536
+#define SHRINK_UNITS   64
 
 static uint64_t *entry(struct jnq_queue *q, uint64_t unit) { return (uint64_t *)at(q, q->sh->map_off) + unit; }
 
@@ -264,13 +265,43 @@ int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *uni
     return try_alloc(q, n, until, unit);
 }
 
+/* How many units may be free and warm: what is in use now may be needed again soon. */
+static uint64_t warm_limit(struct jnq_queue *q)
+{
+    uint64_t used = load_sc(&q->sh->heap.used), reserve = RESERVE_BYTES / q->sh->unit_bytes;
+    return used > reserve ? used : reserve;
+}
+
+static uint64_t warm_excess(struct jnq_queue *q)
+{
+    int64_t excess = (int64_t)(load_sc(&q->sh->heap.free_warm) - warm_limit(q));
+    return excess > 0 ? (uint64_t)excess : 0;
+}
+
+/* Gives the memory of up to n warm free units back: a part of one run that is quickly found. */
+static void shrink(struct jnq_queue *q, uint64_t n)
+{
+    if (heap_lock(q, 0))
+        return; /* the next one to free will */
+    uint64_t unit = find_walking(q, 1, WALK_STEPS);
+    uint64_t word = unit ? load_relaxed(entry(q, unit)) : 0;
+    n = n < length(word) ? n : length(word);
+    bool taken = (word & WARM) && !take(q, unit, n);
+    heap_unlock(q);
+    if (!taken)
+        return;
+    bool cold = segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+    if (cold)
+        add_sc(&q->sh->heap.free_warm, -n);
+    store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
+}
+
 void heap_free(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t n = length(load_relaxed(entry(q, unit)));
     add_sc(&heap->used, -n);
-    if ((int64_t)(load_sc(&heap->free_warm) + n) * (int64_t)q->sh->unit_bytes > RESERVE_BYTES &&
-        segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
+    if (n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
         store_rel(entry(q, unit), FREE | n);
         return;
     }
@@ -282,6 +313,10 @@ void heap_free(struct jnq_queue *q, uint64_t unit)
     remember_hint(heap, unit);
     store_rel(entry(q, unit), FREE | WARM | n);
     heap_unlock(q);
+    /* This made the excess 2n greater; SHRINK_UNITS more, and it will soon be gone. */
+    uint64_t excess = warm_excess(q);
+    if (excess)
+        shrink(q, excess < 2 * n + SHRINK_UNITS ? excess : 2 * n + SHRINK_UNITS);
 }
 
 void heap_own(struct jnq_queue *q, uint64_t unit)

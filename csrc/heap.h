@@ -22,7 +22,8 @@
  * itself the owner, and a process's death frees what it owns and nobody can reach (procs_reap).
  *
  * Memory: units are backed before anybody writes to them, so that a lack of memory is ENOMEM and not SIGBUS.
- * Freed runs stay warm up to RESERVE_BYTES in all; beyond that their memory goes back.
+ * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that
+ * comes and goes then runs on warm pages); beyond that, memory goes back bit by bit with every run that is freed.
  *
  * Waiting: never. Freeing does not even need the lock (a busy one only costs the hint). The system calls that ready
  * or return memory are made by the owner of the run, without the lock.

@@ -9,7 +9,7 @@
  * JNQ_FOREVER has no deadline.
  *
  * JNQ_INTERRUPTED: nothing happened; run signal handlers, then make the same call with the same
- * deadline. It is returned on a signal and, so that no signal is missed, after every slice of sleep.
+ * deadline. It is returned on a signal and, so that no signal is missed, after half a second of sleep.
  *
  * Threads: every function may be called by many threads on one handle. A call that sleeps, or copies
  * much, gives up the GIL through gil.h; no other call does.

@@ -24,6 +24,7 @@
 
 #define GIL_KEEP_BYTES 65536      /* copying more takes long enough to let other threads run */
 #define BUSY_GRACE_NS  1000000000 /* how long an operation that must not wait waits for a lock */
+#define ATTENTION_NS   500000000  /* how long a waiter stays away from the interpreter */
 #define SPIN_MIN_NS    2000
 #define SPIN_MAX_NS    30000
 
@@ -158,26 +159,27 @@ static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
     return false;
 }
 
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED after a slice at the latest. Without the GIL. */
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and after ATTENTION_NS, because a
+ * signal that came just before the sleep did not interrupt it. Without the GIL. */
 static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds, uint64_t arg, int64_t deadline)
 {
     if (spin(q, holds, arg))
         return JNQ_OK;
-    int64_t now = event_now(), until = now + EVENT_SLICE_NS;
-    recover_tick(q, now);
-    do {
+    int64_t now = event_now(), attention = now + ATTENTION_NS;
+    for (; now < attention; now = event_now()) {
+        recover_tick(q, now);
         uint32_t e = event_prepare(ev);
         if (holds(q, arg))
             return JNQ_OK;
         if (now >= deadline)
             return JNQ_TIMEOUT;
-        enum event_result woken = event_sleep(ev, e, until < deadline ? until : deadline);
+        int64_t slice = now + EVENT_SLICE_NS;
+        enum event_result woken = event_sleep(ev, e, slice < deadline ? slice : deadline);
         if (holds(q, arg))
             return JNQ_OK;
         if (woken == EVENT_INTERRUPTED)
             return JNQ_INTERRUPTED;
-        now = event_now();
-    } while (now < until);
+    }
     return now >= deadline ? JNQ_TIMEOUT : JNQ_INTERRUPTED;
 }
 

@@ -261,10 +261,7 @@ def test_demo_prints_any_name(tree: Path, encoding: str) -> None:
     assert table(out)["not tokenizable"] == "5"
     assert "\n  '\\udcff.py': TokenError: " in out
     assert "\n  'line\\nbreak.py': TokenError: " in out
-    assert (
-        f"\n  '{'ü' if encoding == 'utf-8' else chr(92) + 'xfc'}.py': TokenError: "
-        in out
-    )
+    assert f"\n  '{'ü' if encoding == 'utf-8' else chr(92) + 'xfc'}.py': TokenError: " in out
 
 
 @pytest.mark.parametrize("option", ["--help", "--workers=1"])
@@ -320,9 +317,7 @@ def test_demo_ends_with_its_workers(
     assert process.wait(LIMIT_S) == expected
 
 
-def test_demo_shows_progress_as_text(
-    tree: Path, without_tqdm: dict[str, str], terminal: tuple[int, int]
-) -> None:
+def test_demo_shows_progress_as_text(tree: Path, without_tqdm: dict[str, str], terminal: tuple[int, int]) -> None:
     """Without tqdm, a terminal is shown done/total as plain text."""
     ours, theirs = terminal
     process = start(tree, stderr=theirs, stdout=subprocess.DEVNULL, env=without_tqdm)

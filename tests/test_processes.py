@@ -19,24 +19,15 @@ import pytest
 import joinq
 from joinq import _processes
 
-CONTEXTS = [
-    multiprocessing.get_context(name)
-    for name in multiprocessing.get_all_start_methods()
-]
-each_context = pytest.mark.parametrize(
-    "context", CONTEXTS, ids=lambda context: context.get_start_method()
-)
-COUNTS = (
-    "print(joinq.cpu_count(), joinq.process_cpu_count(), joinq.available_cpu_count())"
-)
+CONTEXTS = [multiprocessing.get_context(name) for name in multiprocessing.get_all_start_methods()]
+each_context = pytest.mark.parametrize("context", CONTEXTS, ids=lambda context: context.get_start_method())
+COUNTS = "print(joinq.cpu_count(), joinq.process_cpu_count(), joinq.available_cpu_count())"
 
 
 def run(*options, code=COUNTS, variable=None):
     """Run code in a new Python that knows where joinq is, even with -I."""
     place = str(Path(joinq.__file__).parents[1])
-    environment = {
-        name: value for name, value in os.environ.items() if name != "PYTHON_CPU_COUNT"
-    }
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON_CPU_COUNT"}
     if variable is not None:
         environment["PYTHON_CPU_COUNT"] = variable
     start = f"import sys; sys.path.insert(0, {place!r}); import joinq\n"
@@ -206,16 +197,11 @@ def test_cpu_count_override_replaces_every_count(options, variable, count):
         assert native == expected.rpartition(" ")[0]
 
 
-@pytest.mark.parametrize(
-    "value", ["0", "-1", "nonsense", "3.5", "3 ", "3_0", "2147483648", "9" * 5000]
-)
+@pytest.mark.parametrize("value", ["0", "-1", "nonsense", "3.5", "3 ", "3_0", "2147483648", "9" * 5000])
 @pytest.mark.parametrize("source", ["-X cpu_count", "PYTHON_CPU_COUNT"])
 def test_cpu_count_override_that_is_no_number_is_refused(source, value):
     """A bad override is an error that names it: ours, or from 3.13 on Python's own."""
-    if source == "PYTHON_CPU_COUNT":
-        done = run(variable=value)
-    else:
-        done = run("-X", f"cpu_count={value}")
+    done = run(variable=value) if source == "PYTHON_CPU_COUNT" else run("-X", f"cpu_count={value}")
     assert done.returncode != 0
     assert "cpu_count" in done.stderr.lower()
     if sys.version_info < (3, 13):
@@ -245,9 +231,7 @@ def test_cpu_count_override_is_read_once():
     assert output(variable="3", code=code) == "3 3 3"
 
 
-@pytest.mark.parametrize(
-    "name", ["cpu_count", "process_cpu_count", "available_cpu_count"]
-)
+@pytest.mark.parametrize("name", ["cpu_count", "process_cpu_count", "available_cpu_count"])
 def test_cpu_count_unknown_raises(name):
     """Where the system does not know its CPUs, the counts raise like the stdlib."""
     forget = "import os; os.cpu_count = lambda: None; del os.sched_getaffinity\n"
@@ -258,9 +242,7 @@ def test_cpu_count_unknown_raises(name):
 # Control groups
 
 V2 = "0::/a/b"
-V2_MOUNT = (
-    "30 20 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
-)
+V2_MOUNT = "30 20 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "4:cpu,cpuacct:/a/b"
 V1_MOUNT = "33 25 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct"
 
@@ -279,9 +261,7 @@ def limits(tmp_path, monkeypatch):
             if text is not None:
                 path = tmp_path / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(
-                    text if isinstance(text, bytes) else f"{text}\n".encode()
-                )
+                path.write_bytes(text if isinstance(text, bytes) else f"{text}\n".encode())
         return _processes._cgroup_limits()
 
     monkeypatch.setattr(_processes, "_ROOT", str(tmp_path))
@@ -404,8 +384,7 @@ def test_cgroup_mounts_of_other_groups_are_not_ours(limits):
 def test_cgroup_mount_that_shows_most_ancestors_is_read(limits):
     """Of several mounts that show our group, the one nearest to the root counts."""
     mounts = (
-        "28 20 0:26 /a/b /sys/fs/cgroup/1 rw - cgroup2 cgroup rw\n"
-        "29 20 0:26 / /sys/fs/cgroup/2 rw - cgroup2 cgroup rw"
+        "28 20 0:26 /a/b /sys/fs/cgroup/1 rw - cgroup2 cgroup rw\n29 20 0:26 / /sys/fs/cgroup/2 rw - cgroup2 cgroup rw"
     )
     files = {"2/a/b/cpu.max": "300000 100000", "2/a/cpu.max": "200000 100000"}
     assert limits(V2, mounts, files) == [3, 2]

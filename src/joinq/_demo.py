@@ -166,6 +166,7 @@ def _workers(context: Context, count: int, tasks: Tasks, results: Results) -> It
             for process in processes:
                 process.kill()
                 process.join()
+                process.close()  # Not left to a destructor, where Ctrl-C gets lost.
         tasks.cancel_join_thread()  # With no reader left, that thread may be stuck.
 
 
@@ -267,7 +268,8 @@ def warm_up(context: Context, paths: list[str]) -> None:
     with _sigint_held():
         process = context.Process(daemon=True)  # It has no target and does nothing.
         process.start()
-    process.join()
+        process.join()
+        process.close()
 
 
 def differing(a: list[Result], b: list[Result]) -> list[Result]:
@@ -335,7 +337,8 @@ def demo(directory: str | None, workers: int | None, start_method: str) -> int:
     }
     print(*(f"{name:16}{value:>16}" for name, value in rows.items()), sep="\n")
     print("\nThe times run from the start of the workers until join() and all results.")
-    print("Most of it is work on the files: the benchmarks measure the queues alone.")
+    print("Most of that is work on the files, so the ratio is near 1 and varies with the")
+    print("load of the machine: the benchmarks measure the queues alone.")
     print(listing("Unreadable", top, unreadable), end="")
     print(listing("Not tokenizable, only hashed", top, untokenizable), end="")
     print(listing("Different results; did the files change?", top, odd), end="")
