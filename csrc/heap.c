@@ -19,6 +19,8 @@
 #define MAP_STEP_BYTES 65536
 #define SHRINK_UNITS   64
 
+enum walker { ALLOCATE, SHRINK }; /* index of jnq_heap.rover */
+
 static uint64_t *entry(struct jnq_queue *q, uint64_t unit) { return (uint64_t *)at(q, q->sh->map_off) + unit; }
 
 static uint64_t length(uint64_t word) { return word & LENGTH; }
@@ -47,7 +49,17 @@ static void remember_hint(struct jnq_heap *heap, uint64_t unit)
         moved = next;
     }
     if (moved)
-        heap->rover = moved; /* the walk will find it */
+        heap->rover[ALLOCATE] = moved; /* the walk will find it */
+}
+
+/* A run begins elsewhere now. */
+static void move_hints(struct jnq_heap *heap, uint64_t from, uint64_t to)
+{
+    if (heap->top == from)
+        heap->top = to;
+    for (int i = ALLOCATE; i <= SHRINK; i++)
+        if (heap->rover[i] == from)
+            heap->rover[i] = to;
 }
 
 static void repair(struct jnq_queue *q)
@@ -55,7 +67,7 @@ static void repair(struct jnq_queue *q)
     struct jnq_heap *heap = &q->sh->heap;
     for (int i = 0; i < RECENT; i++)
         heap->recent[i] = 0;
-    heap->rover = 1;
+    heap->rover[ALLOCATE] = heap->rover[SHRINK] = 1;
     heap->top = 1;
 }
 
@@ -106,10 +118,7 @@ static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
         if (!joinable(word, behind))
             break;
         forget_hint(heap, next);
-        if (heap->rover == next)
-            heap->rover = unit;
-        if (heap->top == next)
-            heap->top = unit;
+        move_hints(heap, next, unit);
         word += length(behind);
         store_rel(entry(q, unit), word);
         store_rel(entry(q, next), 0);
@@ -134,10 +143,7 @@ static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
         store_rel(entry(q, second), FREE | (word & WARM) | rest);
         if (word & WARM)
             remember_hint(heap, second);
-        if (heap->top == unit)
-            heap->top = second;
-        if (heap->rover == unit)
-            heap->rover = second;
+        move_hints(heap, unit, second);
     }
     store_rel(entry(q, unit), used_word(q, n));
     return JNQ_OK;
@@ -158,14 +164,14 @@ static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
     return best;
 }
 
-/* A run found in so many steps from the rover on, warm if possible, or 0; joins what it passes. */
-static uint64_t find_walking(struct jnq_queue *q, uint64_t n, uint64_t steps)
+/* A warm free run of at least n units found in WALK_STEPS steps from the rover on, else a cold one, else 0; joins what
+ * it passes. */
+static uint64_t find_walking(struct jnq_queue *q, uint64_t n, enum walker walker)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t cold = 0;
-    uint64_t unit = heap->rover;
-    for (; steps; steps--) {
-        uint64_t word = load_acq(entry(q, unit));
+    uint64_t *rover = &heap->rover[walker], cold = 0;
+    for (int steps = WALK_STEPS; steps; steps--) {
+        uint64_t unit = *rover, word = load_acq(entry(q, unit));
         if (word & FREE) {
             word = join_behind(q, unit);
             if (length(word) >= n) {
@@ -175,14 +181,12 @@ static uint64_t find_walking(struct jnq_queue *q, uint64_t n, uint64_t steps)
                     cold = unit;
             }
         }
-        if (unit + length(word) >= q->sh->units) {
+        *rover = unit + length(word);
+        if (*rover >= q->sh->units) {
             if (word & FREE)
                 heap->top = unit;
-            unit = 1;
-        } else {
-            unit += length(word);
+            *rover = 1;
         }
-        heap->rover = unit;
     }
     return cold;
 }
@@ -192,7 +196,7 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t unit = find_recent(q, n);
     if (!unit && (int64_t)load_sc(&heap->free_warm) >= (int64_t)n)
-        unit = find_walking(q, n, WALK_STEPS);
+        unit = find_walking(q, n, ALLOCATE);
     if (unit)
         return unit;
     uint64_t word = load_acq(entry(q, heap->top));
@@ -283,7 +287,7 @@ static void shrink(struct jnq_queue *q, uint64_t n)
 {
     if (heap_lock(q, 0))
         return; /* the next one to free will */
-    uint64_t unit = find_walking(q, 1, WALK_STEPS);
+    uint64_t unit = find_walking(q, 1, SHRINK);
     uint64_t word = unit ? load_relaxed(entry(q, unit)) : 0;
     n = n < length(word) ? n : length(word);
     bool taken = (word & WARM) && !take(q, unit, n);

@@ -87,7 +87,7 @@ struct jnq_head {
 struct jnq_heap {
     pthread_mutex_t lock;
     uint64_t top;            /* hint: first unit of the free run that ends the heap */
-    uint64_t rover;          /* hint: where the next walk begins */
+    uint64_t rover[2];       /* hints: where the next walk begins, to allocate and to shrink */
     uint64_t free_warm;      /* units that are free and backed by memory */
     uint64_t used;           /* units in used runs */
     uint64_t map_ready;      /* bytes of the unit map that are backed by memory */
