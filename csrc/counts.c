@@ -8,18 +8,12 @@ uint64_t counts_tasks(struct jnq_queue *q)
     return cut ? cut - 1 : load_sc(&q->sh->puts);
 }
 
-static uint64_t depth(struct jnq_queue *q)
-{
-    uint64_t front = load_sc(&q->sh->head.front);
-    return front ? load_relaxed(&((struct jnq_cell *)unit_at(q, front))->depth) : 0;
-}
-
 uint64_t counts_queued(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
     for (;;) {
         uint64_t front = load_sc(&sh->head.front), takes = load_sc(&sh->takes);
-        uint64_t queued = load_sc(&sh->puts) - takes + depth(q);
+        uint64_t queued = load_sc(&sh->puts) - takes + (front >> (64 - FRONT_BITS));
         if (load_sc(&sh->cut))
             return 0;
         /* Neither get nor unget stepped in between: so it was true when puts was loaded. */
@@ -54,7 +48,7 @@ int counts_done(struct jnq_queue *q, uint64_t n)
         if (dones > tasks || n > tasks - dones)
             return JNQ_TOO_MANY_DONE;
     } while (!cas_sc(&sh->dones, &dones, dones + n)); /* R3 */
-    if (counts_tasks(q) == dones + n) {
+    if (counts_tasks(q) <= dones + n) {               /* less only if a cut came in between */
         record_zero(q, load_sc(&sh->cut) ? UINT64_MAX : dones + n);
         event_notify_all(&sh->zero);
     }
@@ -75,8 +69,12 @@ void counts_before_put(struct jnq_queue *q)
 
 uint64_t counts_join(struct jnq_queue *q)
 {
-    store_sc(&q->sh->joining, 1);
-    return load_sc(&q->sh->puts);
+    uint64_t puts;
+    do {
+        store_sc(&q->sh->joining, 1);
+        puts = load_sc(&q->sh->puts);
+    } while (!load_sc(&q->sh->joining)); /* taken down by a put that we may have seen: then announce it to the next */
+    return puts;
 }
 
 bool counts_zero(struct jnq_queue *q, uint64_t since)

@@ -1,7 +1,7 @@
 /* counts: what is queued and what is unfinished, derived from the words that each change in one step.
  *
  *   puts   items ever put          R1
- *   takes  items ever taken        R2  (items given back stand in the front list, whose depth is one word)
+ *   takes  items ever taken        R2  (items given back stand in the front list; its length is part of one word)
  *   dones  tasks reported done     R3
  *   cut    R5: set by shutdown(immediate) to 1 + the tasks that were not queued; from then on nothing is queued, and
  *          as many tasks as were not queued are all the tasks there are

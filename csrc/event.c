@@ -22,32 +22,25 @@ void event_pause(int64_t ns)
 
 uint32_t event_prepare(struct jnq_event *ev)
 {
-    uint32_t e = load_sc(&ev->seq); /* before asleep: a flag lowered after this has moved seq */
-    store_sc(&ev->asleep, 1);
+    uint32_t e = load_sc(&ev->seq); /* before the announcement: whoever answers that has moved seq */
+    add_sc(&ev->announced, 1);
     return e;
 }
 
-void event_notify(struct jnq_event *ev, uint64_t n, const uint64_t *published)
+void event_notify(struct jnq_event *ev, uint64_t n)
 {
-    while (load_sc(&ev->asleep)) {
-        uint64_t before = load_sc(published);
-        store_sc(&ev->asleep, 0);
-        add_sc(&ev->seq, 1);
-        if (!door_wake(ev, n))
-            return;
-        store_sc(&ev->asleep, 1); /* there may be more sleepers */
-        n = load_sc(published) - before;
-        if (!n)
-            return;
-        /* Somebody published while the flag was down, and may have woken nobody. */
-    }
+    uint32_t announced = load_sc(&ev->announced);
+    if (announced == load_sc(&ev->answered))
+        return;
+    add_sc(&ev->seq, 1);
+    if (!door_wake(ev, n))
+        store_sc(&ev->answered, announced);
 }
 
 void event_notify_all(struct jnq_event *ev)
 {
-    if (!load_sc(&ev->asleep))
+    if (load_sc(&ev->announced) == load_sc(&ev->answered))
         return;
-    store_sc(&ev->asleep, 0);
     add_sc(&ev->seq, 1);
     door_wake_all(ev);
 }

@@ -5,19 +5,18 @@
  *
  * State            written by        guard  order  if the writer dies here
  *   seq            wakers            none   sc     sleepers look again after their slice
- *   asleep         sleepers, wakers  none   sc     a dead sleeper costs the next waker one call
+ *   announced      sleepers          none   sc     a dead sleeper costs the next waker one call
+ *   answered       wakers            none   sc     too old: costs the next waker one call
  *   all, sem       semaphore door    none   sc     as seq; a lost token delays by one slice
  *
  * Waiting, and why no wake-up is lost
- *   sleeper: e = event_prepare(): e := seq, then asleep := 1;  look at the condition;  event_sleep(e)
- *   waker:   make the condition true;  event_notify(): if asleep { asleep := 0; seq += 1; wake }
+ *   sleeper: e = event_prepare(): e := seq, then announced += 1;  look at the condition;  event_sleep(e)
+ *   waker:   make the condition true;  event_notify(): if announced != answered { seq += 1; wake }
  * Sleeper and waker use sequentially consistent steps, so either the sleeper sees the condition or the
- * waker sees asleep. If the waker clears a flag that was raised after `e` was read, that sleeper's seq is
- * old and its sleep returns at once. A waker that did wake somebody raises the flag again, because there
- * may be more sleepers; the flag is down only when the kernel said that nobody sleeps. So no count of
- * sleepers is kept that a death could falsify.
- * Between lowering and raising the flag another waker may pass it by: the waker therefore looks again at
- * what was published meanwhile (event_notify's `published`) and wakes once more.
+ * waker sees the announcement. A sleeper that is not yet asleep when seq moves does not fall asleep.
+ * Announcements are not taken back, and sleepers are not counted, because a death could falsify both: when the
+ * kernel finds nobody to wake after seq has moved, every announcement that the waker had seen is over (its sleeper has
+ * been woken, is dead, or carries an old seq), and the waker notes that number in `answered`.
  *
  * Death: a waker killed between its step and its wake leaves sleepers asleep; each looks again after
  * EVENT_SLICE_NS. Nothing has to be repaired.
@@ -39,10 +38,10 @@
 
 struct jnq_event {
     uint32_t seq;
-    uint32_t asleep;
+    uint32_t announced;
+    uint32_t answered;
     uint32_t all; /* semaphore door: seq of the last wake for all */
-    uint32_t unused;
-    union { /* semaphore door; both builds keep the room */
+    union {       /* semaphore door; both builds keep the room */
         sem_t sem;
         char room[32];
     };
@@ -70,9 +69,8 @@ uint32_t event_prepare(struct jnq_event *ev);
  * reason. Requires that no lock is held. */
 enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns);
 
-/* Wakes up to n sleepers; called after the caller's own n steps of the count *published. Costs one load
- * when nobody sleeps. */
-void event_notify(struct jnq_event *ev, uint64_t n, const uint64_t *published);
+/* Wakes up to n sleepers, after the caller's step. Costs one load when nobody sleeps. */
+void event_notify(struct jnq_event *ev, uint64_t n);
 
 /* Wakes every sleeper. */
 void event_notify_all(struct jnq_event *ev);

@@ -69,8 +69,8 @@ static int extend(struct jnq_queue *q, int64_t until)
     end->number = number;
     end->kind = JNQ_END;
     end->inline_bytes = 0;
-    ((struct jnq_block *)unit_at(q, tail->block))->next = unit;
-    tail->block = unit; /* from here on the new block can be reached */
+    store_rel(&((struct jnq_block *)unit_at(q, tail->block))->next, unit);
+    store_rel(&tail->block, unit); /* from here on the new block can be reached */
     tail->pos = first_pos(q, unit);
     tail->end = last_pos(q, unit);
     return JNQ_OK;
@@ -140,10 +140,16 @@ static int unpack(struct jnq_queue *q, const struct jnq_record *record, jnq_box 
     return JNQ_LARGE;
 }
 
+static uint64_t front_unit(uint64_t front) { return front & ((uint64_t)-1 >> FRONT_BITS); }
+
+static uint64_t front_length(uint64_t front) { return front >> (64 - FRONT_BITS); }
+
 static int pop_front(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
 {
     struct jnq_head *head = &q->sh->head;
-    uint64_t unit = load_relaxed(&head->front);
+    uint64_t unit = front_unit(load_relaxed(&head->front));
+    if (heap_bytes(q, unit) < sizeof(struct jnq_cell))
+        return JNQ_CORRUPT;
     struct jnq_cell *cell = unit_at(q, unit);
     int rc = unpack(q, &cell->record, box);
     if (rc == JNQ_CORRUPT)
@@ -175,7 +181,7 @@ int fifo_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
         if (heap_bytes(q, next) < BLOCK_BYTES)
             return JNQ_CORRUPT;
         heap_own(q, old); /* before it is unlinked: so that it is freed if we die */
-        head->block = next;
+        store_rel(&head->block, next);
         head->pos = first_pos(q, head->block);
         record = at(q, head->pos);
         *freed = old;
@@ -194,9 +200,7 @@ void fifo_push_front(struct jnq_queue *q, uint64_t unit)
     struct jnq_head *head = &q->sh->head;
     struct jnq_cell *cell = unit_at(q, unit);
     cell->next = load_relaxed(&head->front);
-    uint64_t rest = cell->next ? ((struct jnq_cell *)unit_at(q, cell->next))->depth : 0;
-    store_relaxed(&cell->depth, rest + 1);
-    store_sc(&head->front, unit);
+    store_sc(&head->front, (front_length(cell->next) + 1) << (64 - FRONT_BITS) | unit);
 }
 
 /* --- walking, after a death or to check ------------------------------------------------------------------- */
@@ -296,13 +300,13 @@ static bool each_run(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint
 {
     struct jnq_shared *sh = q->sh;
     struct walk w;
-    for (uint64_t unit = load_relaxed(&sh->head.front); unit;) {
-        if (!heap_bytes(q, unit))
+    for (uint64_t unit = front_unit(load_relaxed(&sh->head.front)); unit;) {
+        if (heap_bytes(q, unit) < sizeof(struct jnq_cell))
             return false;
         struct jnq_cell cell = *(struct jnq_cell *)unit_at(q, unit);
         if (!visit(q, unit) || (cell.record.kind == JNQ_EXTENT && !visit(q, cell.record.extent.unit)))
             return false;
-        unit = cell.next;
+        unit = front_unit(cell.next);
     }
     if (!walk_to(q, &w, sh->head.block, load_relaxed(&sh->takes)))
         return false;
@@ -352,7 +356,7 @@ void fifo_discard(struct jnq_queue *q) { each_run(q, discard); }
 int fifo_check(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
-    uint64_t puts = load_acq(&sh->puts), takes = load_acq(&sh->takes), depth = 0;
+    uint64_t puts = load_acq(&sh->puts), takes = load_acq(&sh->takes), next;
     struct walk w;
     if (takes > puts || load_acq(&sh->dones) > puts)
         return 1;
@@ -373,13 +377,11 @@ int fifo_check(struct jnq_queue *q)
     }
     if (w.block != sh->tail.block || w.pos != sh->tail.pos)
         return 2;
-    for (uint64_t unit = load_acq(&sh->head.front); unit; depth = 0) {
-        struct jnq_cell *cell = unit_at(q, unit);
-        if (!heap_bytes(q, unit))
+    for (uint64_t front = load_acq(&sh->head.front); front; front = next) {
+        if (heap_bytes(q, front_unit(front)) < sizeof(struct jnq_cell))
             return 6;
-        depth = cell->depth;
-        unit = cell->next;
-        if (depth != 1 + (unit ? ((struct jnq_cell *)unit_at(q, unit))->depth : 0))
+        next = ((struct jnq_cell *)unit_at(q, front_unit(front)))->next;
+        if (front_length(front) != 1 + front_length(next))
             return 6;
     }
     return 0;

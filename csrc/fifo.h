@@ -17,11 +17,11 @@
 
 #include "layout.h"
 
-/* For the creator: the first block. Returns JNQ_OK or ENOMEM. */
+/* For the creator: the first block. Returns JNQ_OK or JNQ_NO_MEMORY. */
 int fifo_init(struct jnq_queue *q);
 
 /* Appends a record with a copy of the payload (at most JNQ_INLINE_BYTES), or, if unit is not 0, one that refers to the
- * extent that holds it. Takes effect at R1. Returns JNQ_OK, JNQ_INTERRUPTED (the heap's lock is busy) or ENOMEM. */
+ * extent that holds it. Takes effect at R1. Returns JNQ_OK, JNQ_INTERRUPTED (the heap's lock is busy) or JNQ_NO_MEMORY. */
 int fifo_push(struct jnq_queue *q, const char *payload, uint64_t bytes, uint64_t unit, int64_t until);
 
 /* True if fewer than maxsize items are queued. Tail lock. */

@@ -7,17 +7,17 @@
 #include "segment.h"
 
 #define LENGTH_BITS 40
-#define OWNER_BITS  20
-#define LENGTH      (((uint64_t)1 << LENGTH_BITS) - 1)
-#define OWNER       ((((uint64_t)1 << OWNER_BITS) - 1) << LENGTH_BITS)
-#define WARM        ((uint64_t)1 << 60)
-#define MARK        ((uint64_t)1 << 61)
-#define USED        ((uint64_t)1 << 62)
-#define FREE        ((uint64_t)1 << 63)
+#define OWNER_BITS 20
+#define LENGTH (((uint64_t)1 << LENGTH_BITS) - 1)
+#define OWNER ((((uint64_t)1 << OWNER_BITS) - 1) << LENGTH_BITS)
+#define WARM ((uint64_t)1 << 60)
+#define MARK ((uint64_t)1 << 61)
+#define USED ((uint64_t)1 << 62)
+#define FREE ((uint64_t)1 << 63)
 
-#define WALK_STEPS     64 /* how far alloc looks before it takes fresh memory */
+#define WALK_STEPS 64 /* how far alloc looks before it takes fresh memory */
 #define MAP_STEP_BYTES 65536
-#define SHRINK_UNITS   64
+#define SHRINK_UNITS 64
 
 enum walker { ALLOCATE, SHRINK }; /* index of jnq_heap.rover */
 
@@ -95,9 +95,8 @@ void heap_unlock(struct jnq_queue *q) { lock_release(&q->sh->heap.lock); }
 int heap_init(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
-    int rc = segment_ready(q, sh->map_off, sh->unit_bytes);
-    if (rc)
-        return rc;
+    if (segment_ready(q, sh->map_off, sh->unit_bytes))
+        return JNQ_NO_MEMORY;
     sh->heap.map_ready = sh->unit_bytes;
     /* Unit 0 is never given out, so that 0 can mean none. */
     store_rel(entry(q, 1), FREE | (sh->units - 1));
@@ -126,18 +125,20 @@ static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
     return word;
 }
 
-/* Makes the first n units of the free run at `unit` used and ours; ENOMEM if the map could not grow. */
+/* Makes the first n units of the free run at `unit` used and ours; JNQ_NO_MEMORY if the map could not grow. */
 static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
 {
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t word = load_relaxed(entry(q, unit));
+    if (!(word & FREE) || length(word) < n)
+        return JNQ_CORRUPT; /* not a map any more */
     uint64_t rest = length(word) - n;
     forget_hint(heap, unit);
     if (rest) {
         uint64_t second = unit + n;
         while ((second + 1) * sizeof(uint64_t) > heap->map_ready) {
             if (segment_ready(q, q->sh->map_off + heap->map_ready, MAP_STEP_BYTES))
-                return ENOMEM;
+                return JNQ_NO_MEMORY;
             store_relaxed(&heap->map_ready, heap->map_ready + MAP_STEP_BYTES);
         }
         store_rel(entry(q, second), FREE | (word & WARM) | rest);
@@ -149,16 +150,19 @@ static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
     return JNQ_OK;
 }
 
-/* The best warm run among the hints, or 0. */
+/* The shortest sufficient run among the hints, warm if possible, or 0. */
 static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
 {
-    uint64_t best = 0, best_length = UINT64_MAX;
+    uint64_t best = 0, best_word = 0;
     for (int i = 0; i < RECENT; i++) {
         uint64_t unit = q->sh->heap.recent[i];
         uint64_t word = unit ? load_acq(entry(q, unit)) : 0;
-        if ((word & FREE) && length(word) >= n && length(word) < best_length) {
+        if (!(word & FREE) || length(word) < n)
+            continue;
+        bool warmer = (word & WARM) > (best_word & WARM), colder = (word & WARM) < (best_word & WARM);
+        if (!best || warmer || (!colder && length(word) < length(best_word))) {
             best = unit;
-            best_length = length(word);
+            best_word = word;
         }
     }
     return best;
@@ -174,6 +178,8 @@ static uint64_t find_walking(struct jnq_queue *q, uint64_t n, enum walker walker
         uint64_t unit = *rover, word = load_acq(entry(q, unit));
         if (word & FREE) {
             word = join_behind(q, unit);
+            if (unit < cold && cold < unit + length(word))
+                cold = unit; /* what was found before now begins here */
             if (length(word) >= n) {
                 if (word & WARM)
                     return unit;
@@ -207,6 +213,8 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
         word = load_acq(entry(q, unit));
         if (word & FREE)
             word = join_behind(q, unit);
+        if ((word & FREE) && unit + length(word) == q->sh->units)
+            heap->top = unit;
         if ((word & FREE) && length(word) >= n)
             return unit;
         if (!length(word))
@@ -222,7 +230,7 @@ static void trim(struct jnq_queue *q)
         uint64_t word = load_acq(entry(q, unit)), n = length(word);
         if ((word & FREE) && (word & WARM) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
             store_rel(entry(q, unit), FREE | n);
-            add_sc(&q->sh->heap.free_warm, -n);
+            sub_sc(&q->sh->heap.free_warm, n);
         }
         if (!n)
             return;
@@ -238,16 +246,16 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
         return rc;
     uint64_t found = find(q, n);
     bool warm = found && (load_relaxed(entry(q, found)) & WARM);
-    rc = found ? take(q, found, n) : ENOMEM;
+    rc = found ? take(q, found, n) : JNQ_NO_MEMORY;
     heap_unlock(q);
     if (rc)
         return rc;
     if (warm) {
-        add_sc(&heap->free_warm, -n);
+        sub_sc(&heap->free_warm, n);
     } else if (segment_ready(q, unit_off(q, found), n * q->sh->unit_bytes)) {
         segment_return(q, unit_off(q, found), n * q->sh->unit_bytes);
         store_rel(entry(q, found), FREE | n);
-        return ENOMEM;
+        return JNQ_NO_MEMORY;
     }
     add_sc(&heap->used, n);
     *unit = found;
@@ -258,7 +266,7 @@ int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *uni
 {
     uint64_t n = bytes / q->sh->unit_bytes + (bytes % q->sh->unit_bytes != 0);
     int rc = try_alloc(q, n, until, unit);
-    if (rc != ENOMEM || n >= q->sh->units)
+    if (rc != JNQ_NO_MEMORY || n >= q->sh->units)
         return rc;
     /* What the free runs hold may be what is missing. */
     rc = heap_lock(q, until);
@@ -296,7 +304,7 @@ static void shrink(struct jnq_queue *q, uint64_t n)
         return;
     bool cold = segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
     if (cold)
-        add_sc(&q->sh->heap.free_warm, -n);
+        sub_sc(&q->sh->heap.free_warm, n);
     store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
 }
 
@@ -304,19 +312,20 @@ void heap_free(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t n = length(load_relaxed(entry(q, unit)));
-    add_sc(&heap->used, -n);
-    if (n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
-        store_rel(entry(q, unit), FREE | n);
-        return;
+    sub_sc(&heap->used, n);
+    bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+    uint64_t word = FREE | (cold ? 0 : WARM) | n;
+    if (!cold)
+        add_sc(&heap->free_warm, n);
+    bool locked = !heap_lock(q, 0);
+    store_rel(entry(q, unit), word);
+    if (locked) {
+        if (cold)
+            join_behind(q, unit); /* with the rest of the heap, if it was the last run */
+        if (heap->top != unit)
+            remember_hint(heap, unit);
+        heap_unlock(q);
     }
-    add_sc(&heap->free_warm, n);
-    if (heap_lock(q, 0)) {
-        store_rel(entry(q, unit), FREE | WARM | n);
-        return;
-    }
-    remember_hint(heap, unit);
-    store_rel(entry(q, unit), FREE | WARM | n);
-    heap_unlock(q);
     /* This made the excess 2n greater; SHRINK_UNITS more, and it will soon be gone. */
     uint64_t excess = warm_excess(q);
     if (excess)
@@ -327,11 +336,6 @@ void heap_own(struct jnq_queue *q, uint64_t unit)
 {
     uint64_t *word = entry(q, unit);
     store_relaxed(word, used_word(q, length(load_relaxed(word))));
-}
-
-bool heap_owned(struct jnq_queue *q, uint64_t unit)
-{
-    return heap_bytes(q, unit) && owner_of(load_relaxed(entry(q, unit))) == q->owner;
 }
 
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
@@ -375,24 +379,39 @@ bool heap_mark(struct jnq_queue *q, uint64_t unit)
     return heap_bytes(q, unit) && !(set_bits_sc(entry(q, unit), MARK) & MARK);
 }
 
+/* What is in use and in reserve: exact while nobody else allocates or frees. */
+static void count(struct jnq_queue *q, uint64_t *used, uint64_t *warm)
+{
+    uint64_t word;
+    *used = *warm = 0;
+    for (uint64_t unit = 0; (unit = next_run(q, unit, &word));) {
+        if (word & USED)
+            *used += length(word);
+        else if (word & WARM)
+            *warm += length(word);
+    }
+}
+
 void heap_sweep(struct jnq_queue *q, uint32_t owner)
 {
-    struct jnq_heap *heap = &q->sh->heap;
-    uint64_t word, used = 0, warm = 0;
+    uint64_t word, used, warm;
     for (uint64_t unit = 0; (unit = next_run(q, unit, &word));) {
         if ((word & USED) && !(word & MARK) && owner_of(word) == owner) {
             uint64_t n = length(word);
             bool kept = !segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
-            word = FREE | (kept ? WARM : 0) | n;
-            store_rel(entry(q, unit), word);
+            store_rel(entry(q, unit), FREE | (kept ? WARM : 0) | n);
         }
-        if (word & USED)
-            used += length(word);
-        else if (word & WARM)
-            warm += length(word);
     }
-    store_sc(&heap->used, used);
-    store_sc(&heap->free_warm, warm);
+    count(q, &used, &warm);
+    store_sc(&q->sh->heap.used, used);
+    store_sc(&q->sh->heap.free_warm, warm);
+}
+
+void heap_count(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *reserve_bytes)
+{
+    count(q, used_bytes, reserve_bytes);
+    *used_bytes *= q->sh->unit_bytes;
+    *reserve_bytes *= q->sh->unit_bytes;
 }
 
 int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t))

@@ -6,7 +6,7 @@
  *   MARK bits      procs_reap      all locks  sc       cleared before every use
  *   recent, top,   alloc, free     heap lock  plain    repair() drops the hints
  *     rover
- *   free_warm,     alloc, free     none       sc       off by a run until heap_count() counts anew
+ *   free_warm,     alloc, free     none       sc       estimates: off by a run until heap_sweep() counts
  *     used
  *   map_ready      alloc           heap lock  plain    too low: memory is readied twice
  *
@@ -21,7 +21,7 @@
  * it reachable, has just made it unreachable, or lends it to Python. So before a process unlinks a run it makes
  * itself the owner, and a process's death frees what it owns and nobody can reach (procs_reap).
  *
- * Memory: units are backed before anybody writes to them, so that a lack of memory is ENOMEM and not SIGBUS.
+ * Memory: units are backed before anybody writes to them, so that a lack of memory is an error and not SIGBUS.
  * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that
  * comes and goes then runs on warm pages); beyond that, memory goes back bit by bit with every run that is freed.
  *
@@ -36,11 +36,11 @@
 
 #define RESERVE_BYTES (16u << 20)
 
-/* Makes the whole heap one cold free run. For the creator. Returns 0 or ENOMEM. */
+/* Makes the whole heap one cold free run. For the creator. Returns 0 or JNQ_NO_MEMORY. */
 int heap_init(struct jnq_queue *q);
 
 /* A used run of at least `bytes`, backed by memory and ours, in *unit (never 0). Tries for the lock until the
- * deadline. Returns JNQ_OK, JNQ_INTERRUPTED (lock busy), JNQ_CORRUPT or ENOMEM. */
+ * deadline. Returns JNQ_OK, JNQ_INTERRUPTED (lock busy), JNQ_CORRUPT or JNQ_NO_MEMORY. */
 int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
 
 /* Frees a used run. Requires that it is ours and cannot be reached. */
@@ -48,9 +48,6 @@ void heap_free(struct jnq_queue *q, uint64_t unit);
 
 /* Makes us the owner. Requires the lock under which the run is reached. */
 void heap_own(struct jnq_queue *q, uint64_t unit);
-
-/* True if a used run of ours begins at `unit`. */
-bool heap_owned(struct jnq_queue *q, uint64_t unit);
 
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit);
@@ -64,6 +61,8 @@ bool heap_owns_any(struct jnq_queue *q, uint32_t owner);
 void heap_unmark_all(struct jnq_queue *q);
 bool heap_mark(struct jnq_queue *q, uint64_t unit);   /* false: no used run begins there, or it is marked */
 void heap_sweep(struct jnq_queue *q, uint32_t owner); /* frees the owner's unmarked runs, counts anew */
+/* What used runs and warm free runs take. */
+void heap_count(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *reserve_bytes);
 /* I3, and I5: the owner of every unmarked used run is `known`. Returns 0, or the number of the broken one. */
 int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t));
 

@@ -26,7 +26,7 @@ typedef struct jnq_queue jnq_queue;
 
 enum jnq_result {
     JNQ_OK = 0,
-    JNQ_LARGE = -1,         /* done, and the payload stands in shared memory */
+    JNQ_LARGE = -1,         /* done, and the payload is lent from shared memory */
     JNQ_EMPTY = -2,         /* no item before the deadline */
     JNQ_FULL = -3,          /* no room before the deadline */
     JNQ_TIMEOUT = -4,       /* the awaited state did not come before the deadline */
@@ -36,18 +36,21 @@ enum jnq_result {
     JNQ_MISMATCH = -8,      /* the segment is not one that this build can use */
     JNQ_CORRUPT = -9,       /* the segment breaks an invariant that only foreign writes can break */
     JNQ_CROWDED = -10,      /* the process table has no free entry */
+    JNQ_NO_MEMORY = -11,    /* the system has no memory for it */
 };
 
-#define JNQ_NOW          0
-#define JNQ_FOREVER      0x7fffffffffffffff
+#define JNQ_NOW 0
+#define JNQ_FOREVER 0x7fffffffffffffff
 #define JNQ_INLINE_BYTES 8176 /* longest payload that is copied instead of lent */
 
 /* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time. */
 typedef struct {
     uint64_t taken;      /* 1 while it holds an item that was neither released nor given back */
     uint64_t bytes;      /* length of the payload */
-    const char *payload; /* JNQ_OK: `copy`; JNQ_LARGE: in the segment, until jnq_release() */
+    const char *payload; /* copied: `copy`; JNQ_LARGE: in the segment, until jnq_release() */
     uint64_t unit;       /* JNQ_LARGE: which extent; else 0 */
+    jnq_queue *queue;    /* JNQ_LARGE: whose */
+    uint64_t fork;       /* of the process that took it */
     char copy[8176];
 } jnq_box;
 
@@ -82,27 +85,32 @@ int jnq_attach(int fd, jnq_queue **out);
 /* The file descriptor, for handing it to another process, or -1 if the program has closed it behind our back. */
 int jnq_fileno(jnq_queue *q);
 
-/* Leaves the queue, closes fd and frees the handle. Requires that no other thread uses it. Payloads lent
- * to this handle are gone. In the child of a fork only the child's view ends. */
+/* Leaves the queue, closes fd and frees the handle, as soon as no box holds a payload that was lent through it. Requires
+ * that nobody uses the handle afterwards. In the child of a fork only the child's view ends. */
 void jnq_detach(jnq_queue *q);
 
 /* Appends one item; the payload is copied. Takes effect at R1 in fifo.c: before it nothing happened,
  * after it everything did. Returns JNQ_OK, JNQ_FULL, JNQ_SHUTDOWN, JNQ_INTERRUPTED, JNQ_CORRUPT,
- * JNQ_CROWDED or ENOMEM (the queue is as before). Blocks only while the queue is full. */
+ * JNQ_CROWDED or JNQ_NO_MEMORY (the queue is as before). Blocks only while the queue is full. */
 int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline);
 
-/* Takes the oldest item into *box. Takes effect at R2 in fifo.c. Returns JNQ_OK, JNQ_LARGE (then
- * jnq_release() must follow), JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down), JNQ_INTERRUPTED,
- * JNQ_CORRUPT or JNQ_CROWDED. Blocks only while the queue is empty. */
+/* Takes the oldest item into *box. Takes effect at R2 in fifo.c. Returns the length of the payload (>= 0), which was
+ * copied; or JNQ_LARGE (then jnq_release() must follow), JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down),
+ * JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NO_MEMORY. Blocks only while the queue is empty. */
 int jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
 
-/* Ends the use of what the box holds. Never blocks on another process's work. */
-void jnq_release(jnq_queue *q, jnq_box *box);
+/* Ends the use of what the box holds; an empty box is allowed. Never blocks on another process's work. In the child of
+ * a fork that came after the get, it only empties the box. */
+void jnq_release(jnq_box *box);
 
 /* Puts the item in the box back in front of the queue, as if it had not been taken; after
  * shutdown(immediate) it is discarded as the queued items were. The box is empty then. Returns JNQ_OK,
- * or ENOMEM, JNQ_CROWDED, JNQ_CORRUPT (the box still holds it). */
+ * or JNQ_INTERRUPTED, JNQ_NO_MEMORY, JNQ_CORRUPT (the box still holds it). In the child of a fork that came after the
+ * get, it only empties the box. */
 int jnq_unget(jnq_queue *q, jnq_box *box);
+
+/* Makes a box that jnq_unget() takes of a payload of at most JNQ_INLINE_BYTES that this process had taken. */
+void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes);
 
 /* Reports n >= 1 tasks done; all or none. Returns JNQ_OK or JNQ_TOO_MANY_DONE. Never blocks. */
 int jnq_task_done(jnq_queue *q, uint64_t n);

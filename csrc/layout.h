@@ -11,7 +11,7 @@
  *
  * What the words mean
  *   puts    items ever put         takes  items ever taken from the blocks     dones  tasks reported done
- *   queued     = puts - takes + depth of the front list   (0 after a cut)
+ *   queued     = puts - takes + length of the front list   (0 after a cut)
  *   unfinished = puts - dones      (after a cut: cut - 1 - dones; see counts.h)
  * No count is stored that could be computed: each operation takes effect in one store to one word, and a
  * process that dies before or after it leaves every derived figure right.
@@ -35,6 +35,7 @@
  *   heap.*, map    see heap.h         heap lock
  *   procs          see procs.h        procs lock
  *   recoveries     recover.c          none       sc             a figure for people
+ *   broken         recover.c          none       sc             the next repair finds the same
  *
  * Locks are taken in the order procs, tail, head, heap. None is held while waiting for a state.
  *
@@ -45,7 +46,7 @@
  *   I3  the runs of the unit map tile the heap
  *   I4  every block, extent and front cell that can be reached is one used run, reached once
  *   I5  every used run that cannot be reached belongs to a process of the table
- *   I6  the depths of the front cells count down to 1
+ *   I6  the front list is as long as the front word says
  *
  * Not provided: use from several pid namespaces or under another page size than the creator's. */
 #ifndef JNQ_LAYOUT_H
@@ -60,12 +61,13 @@
 #include "event.h"
 #include "jnq.h"
 
-#define JNQ_MAGIC  0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
+#define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
 #define JNQ_FORMAT 1u
 
-#define LINE_BYTES  64
+#define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
-#define PROCS_MAX   65535 /* so many processes can be attached at once */
+#define FRONT_BITS 24     /* of the front word, for the length of the list */
+#define PROCS_MAX 65535   /* so many processes can be attached at once */
 
 /* One robust lock and the words that only its holders touch. */
 struct jnq_tail {
@@ -80,7 +82,7 @@ struct jnq_head {
     uint64_t block; /* unit of the block that is read from */
     uint64_t pos;   /* the record numbered `takes` */
     uint64_t puts_seen;
-    uint64_t front; /* unit of the first front cell, or 0 */
+    uint64_t front; /* front list: unit of its first cell, and in the upper FRONT_BITS its length; 0: empty */
 };
 
 #define RECENT 8
@@ -122,6 +124,7 @@ struct jnq_shared {
     uint64_t heap_off;
     uint64_t maxsize; /* 0: unbounded */
     uint64_t recoveries;
+    uint64_t broken; /* a repair found what only foreign writes can cause: every lock is refused from then on */
 
     _Alignas(LINE_BYTES) struct jnq_tail tail;
 
@@ -170,9 +173,8 @@ struct jnq_record {
 
 /* An item that was given back: a run of its own, in a list that is emptied before the blocks are. */
 struct jnq_cell {
-    uint64_t next;  /* unit, or 0 */
-    uint64_t depth; /* of the list from here on */
-    char room[LINE_BYTES - 16];
+    uint64_t next; /* the front word without this cell */
+    char room[LINE_BYTES - 8];
     struct jnq_record record;
 };
 
@@ -199,7 +201,7 @@ static inline uint64_t layout_stamp(void)
 }
 
 /* What one process knows of the queue. `owner` and `fork` are written under the procs lock; the
- * rest is constant after create or attach, but for `lent`, an atomic count, and `spin_ns`, a guess that threads may
+ * rest is constant after create or attach, but for `users`, an atomic count, and `spin_ns`, a guess that threads may
  * race for. */
 struct jnq_queue {
     struct jnq_shared *sh;
@@ -210,7 +212,7 @@ struct jnq_queue {
     ino_t ino;
     uint32_t owner;   /* our number in the process table */
     uint32_t fork;    /* fork count when it was assigned */
-    uint32_t lent;    /* payloads lent to Python and not yet released */
+    uint32_t users;   /* 1 for the handle, and one for each payload that is lent */
     uint32_t spin_ns; /* how long it has lately paid to spin before sleeping */
 };
 

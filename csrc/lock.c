@@ -7,8 +7,8 @@
 #include "atomics.h"
 #include "event.h"
 
-#define TRIES        40 /* with cpu_relax() in between, about a microsecond */
-#define YIELDS       16 /* then the owner is not running: let it */
+#define TRIES 40  /* with cpu_relax() in between, about a microsecond */
+#define YIELDS 16 /* then the owner is not running: let it */
 #define PAUSE_MIN_NS 20000
 #define PAUSE_MAX_NS 2000000
 

@@ -69,7 +69,7 @@ static int make_ready(struct jnq_queue *q, uint32_t owner)
     while (owner * sizeof(struct jnq_proc) > procs->ready) {
         int rc = segment_ready(q, q->sh->procs_off + procs->ready, q->sh->unit_bytes);
         if (rc)
-            return rc;
+            return JNQ_NO_MEMORY;
         procs->ready += q->sh->unit_bytes;
     }
     return 0;
@@ -90,7 +90,7 @@ int procs_enter(struct jnq_queue *q)
     if (rc)
         return rc;
     if (owner > procs->count)
-        procs->count = owner;
+        store_relaxed(&procs->count, owner);
     struct jnq_proc *proc = entry(q, owner);
     proc->pid = pid;
     proc->start = start_of(pid);
@@ -113,12 +113,12 @@ bool procs_dead(struct jnq_queue *q, uint32_t owner)
         return false;
     struct jnq_proc *proc = entry(q, owner);
     uint64_t start = start_of(proc->pid);
-    return start != UINT64_MAX && proc->start != UINT64_MAX && start != proc->start;
+    return !start || (start != UINT64_MAX && proc->start != UINT64_MAX && start != proc->start);
 }
 
 uint32_t procs_count(struct jnq_queue *q)
 {
-    uint64_t count = q->sh->procs.count;
+    uint64_t count = load_relaxed(&q->sh->procs.count);
     return count < PROCS_MAX ? (uint32_t)count : PROCS_MAX;
 }
 

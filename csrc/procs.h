@@ -15,7 +15,8 @@
  *
  * Waiting: never; nor do these functions lock. All but the first two require the procs lock.
  *
- * Not provided: pids of another pid namespace (they would be taken for dead or for others). */
+ * Not provided: pids of another pid namespace, or start times of another time namespace (they would be taken for
+ * dead or for others). */
 #ifndef JNQ_PROCS_H
 #define JNQ_PROCS_H
 
@@ -27,7 +28,7 @@ int procs_init(struct jnq_queue *q);
 /* True if q->owner is an entry of this process; false after a fork. One load. */
 bool procs_entered(struct jnq_queue *q);
 
-/* Assigns q->owner a free entry. Returns JNQ_OK, JNQ_CROWDED, ENOMEM or another errno. */
+/* Assigns q->owner a free entry. Returns JNQ_OK, JNQ_CROWDED, JNQ_NO_MEMORY or another errno. */
 int procs_enter(struct jnq_queue *q);
 
 /* Frees an entry. */

@@ -22,11 +22,11 @@
 #include "recover.h"
 #include "segment.h"
 
-#define GIL_KEEP_BYTES 65536      /* copying more takes long enough to let other threads run */
-#define BUSY_GRACE_NS  1000000000 /* how long an operation that must not wait waits for a lock */
-#define ATTENTION_NS   500000000  /* how long a waiter stays away from the interpreter */
-#define SPIN_MIN_NS    2000
-#define SPIN_MAX_NS    30000
+#define GIL_KEEP_BYTES 65536     /* copying more takes long enough to let other threads run */
+#define BUSY_GRACE_NS 1000000000 /* how long an operation that must not wait waits for a lock */
+#define ATTENTION_NS 500000000   /* how long a waiter stays away from the interpreter */
+#define SPIN_MIN_NS 2000
+#define SPIN_MAX_NS 30000
 
 void *(*jnq_gil_give_up)(void);
 void (*jnq_gil_take_back)(void *state);
@@ -93,6 +93,7 @@ int jnq_create(int fd, uint64_t maxsize, jnq_queue **out)
         return rc;
     }
     q->spin_ns = SPIN_MAX_NS;
+    q->users = 1;
     segment_publish(q);
     *out = q;
     return JNQ_OK;
@@ -110,17 +111,23 @@ int jnq_attach(int fd, jnq_queue **out)
         return rc == JNQ_INTERRUPTED ? EBUSY : rc;
     }
     q->spin_ns = SPIN_MAX_NS;
+    q->users = 1;
     *out = q;
     return JNQ_OK;
 }
 
 int jnq_fileno(jnq_queue *q) { return segment_fd(q); }
 
-void jnq_detach(jnq_queue *q)
+/* One user less; the last one closes the handle. */
+static void leave(jnq_queue *q)
 {
+    if (sub_sc(&q->users, 1))
+        return;
     recover_leave(q, event_now() + BUSY_GRACE_NS);
     segment_close(q);
 }
+
+void jnq_detach(jnq_queue *q) { leave(q); }
 
 /* --- waiting -------------------------------------------------------------------------------------------- */
 
@@ -189,6 +196,12 @@ static int64_t lock_deadline(int64_t deadline)
     return event_now() + (deadline == JNQ_NOW ? BUSY_GRACE_NS : EVENT_SLICE_NS);
 }
 
+/* A lock that stays busy is a reason to come back only before the deadline. */
+static bool over(int rc, int64_t deadline)
+{
+    return rc == JNQ_TIMEOUT || (rc == JNQ_INTERRUPTED && event_now() >= deadline);
+}
+
 /* --- put ------------------------------------------------------------------------------------------------- */
 
 /* One attempt: JNQ_FULL if there is no room now. */
@@ -206,7 +219,7 @@ static int try_put(struct jnq_queue *q, const char *payload, uint64_t bytes, uin
         rc = fifo_push(q, payload, bytes, unit, until);
     lock_release(&sh->tail.lock);
     if (!rc)
-        event_notify(&sh->items, 1, &sh->puts);
+        event_notify(&sh->items, 1);
     return rc;
 }
 
@@ -240,7 +253,7 @@ static int put_patiently(struct jnq_queue *q, const char *payload, uint64_t byte
     }
     if (unit)
         heap_free(q, unit);
-    return rc == JNQ_TIMEOUT || (rc == JNQ_INTERRUPTED && deadline == JNQ_NOW) ? JNQ_FULL : rc;
+    return over(rc, deadline) ? JNQ_FULL : rc;
 }
 
 int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
@@ -280,23 +293,27 @@ static int try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
     lock_release(&sh->head.lock);
     if (freed)
         heap_free(q, freed);
-    if (rc == JNQ_LARGE)
-        add_sc(&q->lent, 1);
-    if (rc == JNQ_OK || rc == JNQ_LARGE)
-        event_notify(&sh->space, 1, &sh->takes);
-    return rc;
+    if (rc == JNQ_LARGE) {
+        box->queue = q;
+        add_sc(&q->users, 1);
+    }
+    if (rc != JNQ_OK && rc != JNQ_LARGE)
+        return rc;
+    box->fork = load_relaxed(&q->fork);
+    event_notify(&sh->space, 1);
+    return rc ? rc : (int)box->bytes;
 }
 
 static int get_patiently(struct jnq_queue *q, jnq_box *box, int64_t deadline)
 {
     int rc = enter(q, lock_deadline(deadline));
-    while (!rc) {
+    while (rc == JNQ_OK) {
         rc = try_get(q, box, lock_deadline(deadline));
         if (rc != JNQ_EMPTY || deadline == JNQ_NOW)
             break;
         rc = wait_for(q, &q->sh->items, may_get, 0, deadline);
     }
-    return rc == JNQ_TIMEOUT || (rc == JNQ_INTERRUPTED && deadline == JNQ_NOW) ? JNQ_EMPTY : rc;
+    return over(rc, deadline) ? JNQ_EMPTY : rc;
 }
 
 int jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline)
@@ -311,21 +328,39 @@ int jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline)
     return rc;
 }
 
-void jnq_release(jnq_queue *q, jnq_box *box)
+/* False in the child of a fork that came after the get: then the item is the parent's. */
+static bool ours(jnq_queue *q, jnq_box *box) { return procs_entered(q) && box->fork == load_relaxed(&q->fork); }
+
+void jnq_release(jnq_box *box)
 {
-    /* In the child of a fork that came in between, it is still the parent's. */
-    if (box->taken && box->unit && procs_entered(q) && heap_owned(q, box->unit)) {
-        heap_free(q, box->unit);
-        add_sc(&q->lent, -1);
-    }
+    bool lent = box->taken && box->unit;
     box->taken = 0;
+    if (!lent)
+        return;
+    bool heavy = box->bytes > GIL_KEEP_BYTES;
+    void *gil = heavy ? gil_give_up() : NULL;
+    if (ours(box->queue, box))
+        heap_free(box->queue, box->unit);
+    leave(box->queue);
+    if (heavy)
+        gil_take_back(gil);
 }
 
-static int unget_patiently(struct jnq_queue *q, jnq_box *box)
+void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes)
+{
+    box->taken = 1;
+    box->bytes = bytes;
+    box->payload = box->copy;
+    box->unit = 0;
+    box->fork = load_relaxed(&q->fork);
+    memcpy(box->copy, payload, bytes);
+}
+
+static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
 {
     struct jnq_shared *sh = q->sh;
     uint64_t unit, bytes = offsetof(struct jnq_cell, record.payload) + (box->unit ? LINE_BYTES : box->bytes);
-    int rc = heap_alloc(q, bytes, JNQ_FOREVER, &unit);
+    int rc = heap_alloc(q, bytes, until, &unit);
     if (rc)
         return rc;
     struct jnq_cell *cell = unit_at(q, unit);
@@ -340,7 +375,7 @@ static int unget_patiently(struct jnq_queue *q, jnq_box *box)
         cell->record.inline_bytes = (uint32_t)box->bytes;
         memcpy(cell->record.payload, box->copy, box->bytes);
     }
-    rc = recover_lock_head(q, JNQ_FOREVER);
+    rc = recover_lock_head(q, until);
     if (rc) {
         heap_free(q, unit);
         return rc;
@@ -351,27 +386,25 @@ static int unget_patiently(struct jnq_queue *q, jnq_box *box)
     lock_release(&sh->head.lock);
     if (cut) {
         heap_free(q, unit);
-        jnq_release(q, box);
+        jnq_release(box);
         counts_done(q, 1);
         return JNQ_OK;
     }
-    if (box->unit)
-        add_sc(&q->lent, -1);
+    event_notify(&sh->items, 1);
     box->taken = 0;
-    event_notify(&sh->items, 1, &sh->puts);
+    if (box->unit)
+        leave(q);
     return JNQ_OK;
 }
 
 int jnq_unget(jnq_queue *q, jnq_box *box)
 {
-    if (!box->taken)
+    if (!box->taken || !ours(q, box)) {
+        jnq_release(box);
         return JNQ_OK;
+    }
     void *gil = gil_give_up();
-    int rc = enter(q, JNQ_FOREVER);
-    if (!rc && box->unit && !heap_owned(q, box->unit))
-        box->taken = 0; /* the parent's: we are the child of a fork that came in between */
-    else if (!rc)
-        rc = unget_patiently(q, box);
+    int rc = unget_patiently(q, box, lock_deadline(JNQ_FOREVER));
     gil_take_back(gil);
     return rc;
 }
@@ -447,7 +480,6 @@ uint64_t jnq_maxsize(jnq_queue *q) { return q->sh->maxsize; }
 void jnq_count(jnq_queue *q, jnq_counters *out)
 {
     struct jnq_shared *sh = q->sh;
-    int64_t warm = (int64_t)load_sc(&sh->heap.free_warm);
     *out = (jnq_counters){
         .puts = load_sc(&sh->puts),
         .takes = load_sc(&sh->takes),
@@ -456,12 +488,14 @@ void jnq_count(jnq_queue *q, jnq_counters *out)
         .unfinished = counts_unfinished(q),
         .maxsize = sh->maxsize,
         .segment_bytes = sh->segment_bytes,
-        .used_bytes = load_sc(&sh->heap.used) * sh->unit_bytes,
-        .reserve_bytes = warm > 0 ? (uint64_t)warm * sh->unit_bytes : 0,
         .processes = procs_live(q),
         .recoveries = load_sc(&sh->recoveries),
-        .deaths = load_relaxed(&sh->procs.deaths),
+        .deaths = load_sc(&sh->procs.deaths),
     };
+    if (!heap_lock(q, event_now() + EVENT_SLICE_NS)) {
+        heap_count(q, &out->used_bytes, &out->reserve_bytes);
+        heap_unlock(q);
+    }
 }
 
 int jnq_reap(jnq_queue *q)

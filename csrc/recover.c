@@ -6,7 +6,7 @@
 #include "lock.h"
 #include "procs.h"
 
-#define TICK_NS      1000000000
+#define TICK_NS 1000000000
 #define TICK_ENTRIES 8
 
 static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock, int (*repair)(struct jnq_queue *), int64_t until)
@@ -14,14 +14,16 @@ static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock, int (*rep
     enum lock_result held = lock_until(lock, until);
     if (held == LOCK_BUSY)
         return JNQ_INTERRUPTED;
-    int rc = JNQ_OK;
+    int rc = load_relaxed(&q->sh->broken) ? JNQ_CORRUPT : JNQ_OK;
     if (held == LOCK_ORPHANED) {
         rc = repair(q);
         add_sc(&q->sh->recoveries, 1);
-        lock_repaired(lock);
         if (rc)
-            lock_release(lock);
+            store_sc(&q->sh->broken, 1);
+        lock_repaired(lock);
     }
+    if (rc)
+        lock_release(lock);
     return rc;
 }
 
@@ -91,7 +93,7 @@ static int bury(struct jnq_queue *q, uint32_t owner, int64_t until)
     unlock_rest(q);
     if (!rc) {
         procs_remove(q, owner);
-        q->sh->procs.deaths++;
+        add_sc(&q->sh->procs.deaths, 1);
     }
     return rc;
 }
@@ -124,13 +126,7 @@ void recover_leave(struct jnq_queue *q, int64_t until)
 {
     if (!procs_entered(q) || recover_lock_procs(q, until))
         return; /* an entry left behind is found when the process is dead */
-    int rc = JNQ_OK;
-    if (load_acq(&q->lent) && !(rc = lock_rest(q, until))) {
-        rc = free_unreachable(q, q->owner);
-        unlock_rest(q);
-    }
-    if (!rc)
-        procs_remove(q, q->owner);
+    procs_remove(q, q->owner);
     lock_release(&q->sh->procs.lock);
 }
 

@@ -24,7 +24,7 @@ int recover_reap(struct jnq_queue *q, uint32_t most, int64_t until);
 /* The same for a few, at most once a second for all processes together. For waiters, who have the time. */
 void recover_tick(struct jnq_queue *q, int64_t now);
 
-/* Frees the entry of this process, if it has one, and the payloads that were lent to it. */
+/* Frees the entry of this process, if it has one. Requires that it owns nothing that nobody can reach. */
 void recover_leave(struct jnq_queue *q, int64_t until);
 
 /* jnq_check(). */

@@ -18,7 +18,7 @@
 
 /* Address space is plentiful, but 47 bits must do for thousands of queues; so the reservation follows the
  * memory of the machine, and is halved until it fits the limits of the process. */
-#define RESERVE_MIN   ((uint64_t)1 << 20)
+#define RESERVE_MIN ((uint64_t)1 << 20)
 #define RESERVE_USUAL ((uint64_t)64 << 30)
 
 static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }

@@ -53,6 +53,7 @@ _OUTCOMES: dict[int, tuple[type[Exception], tuple[str, ...]]] = {
         RuntimeError,
         ("the queue's memory was overwritten by something that is not joinq; make a new queue",),
     ),
+    lib.JNQ_NO_MEMORY: (MemoryError, ("no memory for the item; the queue is as it was before",)),
     lib.JNQ_CROWDED: (OSError, ("too many processes use this queue at once",)),
 }
 
@@ -63,7 +64,7 @@ def error(rc: int) -> Exception:
         kind, args = _OUTCOMES[rc]
         return kind(*args)
     if rc == errno.ENOMEM:
-        return MemoryError("no memory for the item; the queue is as it was before")
+        return MemoryError("no memory for a queue")
     if rc > 0:
         return OSError(rc, os.strerror(rc))
     return SystemError(f"unknown result {rc} of the core; this is a bug in joinq")

@@ -20,6 +20,9 @@ class _Reducers(dict[type, Any]):
         return extra[kind] if kind in extra else copyreg.dispatch_table[kind]
 
 
+# A pickler's memo stays as large as it ever was, and clearing it costs as much: one that has written more is let go.
+_KEEP_BYTES = 65536
+
 # Picklers not in use. A thread, or a put() in a __reduce__ or a signal handler, finds another one or makes one.
 _idle: list[tuple[io.BytesIO, ForkingPickler]] = []
 
@@ -41,8 +44,9 @@ def dumps(obj: Any) -> bytes:
         pickler.dispatch_table = _Reducers()
     pickler.dump(obj)  # if it raises, this pickler is not used again
     data = file.getvalue()
-    pickler.clear_memo()
-    file.seek(0)
-    file.truncate()
-    _idle.append((file, pickler))
+    if len(data) <= _KEEP_BYTES:
+        pickler.clear_memo()
+        file.seek(0)
+        file.truncate()
+        _idle.append((file, pickler))
     return data

@@ -1,8 +1,8 @@
 """The public queues: the stdlib's interface over the core. The docstrings are the contract with the user.
 
-How an item is lost, and how not: put() pickles before it touches the queue, and the core's put happens wholly or not at
-all. get() has taken the item when the core answers; an exception that a signal handler raises from then on until the
-item is unpickled makes get() give it back.
+No item is lost on the way: put() pickles before it touches the queue, and the core's put happens wholly or not at all.
+get() has taken the item when the core answers; an exception that a signal handler raises from then on until get()
+returns makes it give the item back.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 _put = lib.jnq_put
 _get = lib.jnq_get
 
-# Boxes not in use, with the view of their copy. Each get() has its own: another thread's, or one in a signal handler,
+# Boxes not in use, with the view of their copy. Each call has its own: another thread's, or one in a signal handler,
 # takes another.
 _boxes: list[tuple[CData, Buffer]] = []
 
 
 def _new_box() -> tuple[CData, Buffer]:
-    box = ffi.new("jnq_box *")
+    box = ffi.gc(ffi.new("jnq_box *"), lib.jnq_release)
     return box, ffi.buffer(box.copy)
 
 
@@ -57,32 +57,64 @@ def _put_object(handle: CData, obj: Any, deadline: int) -> None:
 
 
 def _get_object(handle: CData, deadline: int) -> Any:
+    # A signal handler may raise after any call: so the item is always in the box or in `data`, and no call follows the
+    # one that unpickles it.
     try:
         pair = _boxes.pop()
     except IndexError:
         pair = _new_box()
     box, copy = pair
+    data: bytes | None = None
+    payload: bytes | Buffer | None = None
     try:
         rc = _get(handle, box, deadline)
         while rc == INTERRUPTED:
             rc = _get(handle, box, deadline)
-        try:
-            if not rc:
-                obj = loads(copy)  # stops at the pickle's own end
-            elif rc == LARGE:
-                obj = loads(ffi.buffer(box.payload, box.bytes))
-                lib.jnq_release(handle, box)
-            else:
-                raise error(rc)
-        except Exception:
-            lib.jnq_release(handle, box)  # it cannot be unpickled, and counts as taken
-            raise
-    except BaseException:
-        lib.jnq_unget(handle, box)  # if it holds an item, a signal handler has raised
-        _boxes.append(pair)
+        if rc >= 0:
+            data = copy[:rc]
+            _boxes.append(pair)
+            return loads(data)
+        if rc != LARGE:
+            _boxes.append(pair)
+            raise error(rc)
+        payload = ffi.buffer(box.payload, box.bytes)
+        return loads(payload)  # the box ends with this frame, and so does the loan
+    except BaseException as exception:
+        if data is not None:
+            payload, box = data, ffi.new("jnq_box *")  # the one that the item came in may be in use again
+            lib.jnq_rebox(handle, box, data, len(data))
+        _rescue(handle, box, payload, exception)
         raise
-    _boxes.append(pair)
-    return obj
+
+
+def _rescue(handle: CData, box: CData, payload: bytes | Buffer | None, exception: BaseException) -> None:
+    """Gives back the item of a get() that ends with an exception, unless the item is the reason for it."""
+    rc = INTERRUPTED
+    while box.taken and rc == INTERRUPTED:
+        try:
+            if payload is not None and _fails_to_load(payload, exception):
+                lib.jnq_release(box)
+            else:
+                rc = lib.jnq_unget(handle, box)
+        except BaseException:
+            pass  # another signal: first the item; `exception` will do
+
+
+def _fails_to_load(payload: bytes | Buffer, exception: BaseException) -> bool:
+    """Whether the exception is that of an item that cannot be unpickled, and not one of a signal handler.
+
+    Nothing about the exception tells that; unpickling once more does.
+    """
+    if isinstance(exception, KeyboardInterrupt):
+        return False
+    loaded: list[Any] = []
+    try:
+        loaded.extend(map(loads, (payload,)))  # one call: a signal handler cannot raise between loads() and extend()
+    except type(exception):
+        return not loaded
+    except BaseException:
+        return False
+    return False
 
 
 class _Shared:
