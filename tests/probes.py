@@ -1,0 +1,99 @@
+"""
+How the tests look at processes, at memory and into queues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from joinq._native import ffi, lib
+
+LIMIT = 60.0
+"""Seconds any single step of any test may take before it counts as hung."""
+
+
+def wait_until(condition, what):
+    """Wait for something nobody announces; fail if it does not come."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"after {LIMIT:g} s still not true: {what}"
+        time.sleep(0.001)
+
+
+def check_invariants(queue):
+    """Fail unless the queue's memory is in order, and show its figures."""
+    broken = lib.jnq_check(queue._handle)
+    counters = ffi.new("jnq_counters *")
+    lib.jnq_count(queue._handle, counters)
+    figures = {name: getattr(counters, name) for name, _ in ffi.typeof("jnq_counters").fields}
+    assert not broken, f"invariant {broken} does not hold: {figures}"
+
+
+def state(pid):
+    """What the main thread of a process does: R is running, S sleeping, T stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def thread_state(thread):
+    """What a thread of this process does."""
+    return state(f"self/task/{thread.native_id}")
+
+
+def thread_sleeps(thread):
+    """Whether a thread of this process sleeps, and not only for want of the GIL."""
+    for _ in range(10):
+        if thread_state(thread) != "S":
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def descriptors():
+    """What every open file descriptor of this process refers to."""
+    links = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            links[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            pass  # the one that listed the directory
+    return links
+
+
+def segments():
+    """The descriptors of joinq's segments in this process."""
+    return {fd for fd, link in descriptors().items() if link.startswith("/memfd:joinq")}
+
+
+def segment_inodes(pid):
+    """The segments that a process has open, as far as we may see."""
+    inodes = []
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("/memfd:joinq"):
+                    inodes.append(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
+    return inodes
+
+
+def memory_of(fds):
+    """Bytes of memory behind some segments."""
+    return sum(os.stat(fd).st_blocks * 512 for fd in fds)
+
+
+def read_field(path, name):
+    """The first number after ``name:`` in a file of /proc."""
+    fields = dict(line.split(":", 1) for line in Path(path).read_text().splitlines())
+    return int(fields[name].split()[0])
+
+
+def resident():
+    """Bytes of this process in memory, without what it shares."""
+    return read_field("/proc/self/status", "RssAnon") * 1024
+
+
+def available_memory():
+    """Bytes that this machine has left."""
+    return read_field("/proc/meminfo", "MemAvailable") * 1024

@@ -1,0 +1,482 @@
+"""
+What the tests' child processes run.
+
+A module of its own, so that a child started with spawn or forkserver can import it. Every function that a child runs
+takes the child's end of the pipe to the test first; what it returns is sent last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import faulthandler
+import functools
+import itertools
+import multiprocessing
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from typing import NamedTuple
+
+from payloads import SIZES, Celsius, Item, check_item, checksum, make_item, register_celsius
+from probes import LIMIT, descriptors, segments, state, thread_sleeps, wait_until
+
+import joinq
+
+
+class Failure(NamedTuple):
+    """A child's last message when its function raised."""
+
+    traceback: str
+
+
+def main(channel, function, *args):
+    """Run ``function`` in a child that shows its stacks on SIGUSR1 and cannot live for ever."""
+    faulthandler.register(signal.SIGUSR1, file=2)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(int(15 * LIMIT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = function(channel, *args)
+    except BaseException:
+        result = Failure(traceback.format_exc())
+    channel.send(result)
+
+
+def puppet(channel, queue):
+    """Do with ``queue`` what the test says, until it says None."""
+    for name, args, kwargs in iter(channel.recv, None):
+        channel.send("begun")
+        try:
+            attribute = getattr(queue, name)
+            outcome = attribute(*args, **kwargs) if callable(attribute) else attribute
+        except (Exception, KeyboardInterrupt) as error:
+            channel.send((False, error))
+        else:
+            channel.send((True, outcome))
+
+
+# Producers and consumers ------------------------------------------------------------------
+
+
+def put_items(channel, queue, producer, count, sizes=SIZES):
+    """Put ``count`` items and end."""
+    for number in range(count):
+        queue.put(make_item(producer, number, sizes))
+
+
+@functools.lru_cache(maxsize=2)
+def supply(producer):
+    """Items made beforehand, and inherited by forked children, whose loops then spend their time in put()."""
+    return [make_item(producer, number) for number in range(300)]
+
+
+def put_forever(channel, queue, producer):
+    """A producer that ends only by being killed."""
+    for item in supply(producer):
+        queue.put(item)
+    for number in itertools.count(len(supply(producer))):
+        queue.put(make_item(producer, number))
+
+
+def put_again_and_again(channel, queue, items):
+    """A producer of the same items, that ends only by being killed."""
+    while True:
+        for item in items:
+            queue.put(item)
+
+
+def put_on_demand(channel, queue, producer, sizes=SIZES):
+    """Put as many more items as the test asks for, each time it asks."""
+    number = 0
+    for count in iter(channel.recv, None):
+        for _ in range(count):
+            queue.put(make_item(producer, number, sizes))
+            number += 1
+
+
+def put_value(channel, queue, value):
+    queue.put(value)
+
+
+def put_celsius(channel, queue, degrees):
+    register_celsius()
+    queue.put(Celsius(degrees))
+
+
+def consume(channel, queue, threads=1):
+    """Take items until None; return (producer, number) of each, by thread."""
+    taken = [[] for _ in range(threads)]
+
+    def loop(mine):
+        for item in iter(queue.get, None):
+            mine.append(check_item(item)[:2])
+            queue.task_done()
+        queue.task_done()
+
+    run_threads([(loop, mine) for mine in taken])
+    return taken
+
+
+def produce(channel, queue, producers, count, sizes=SIZES):
+    """One thread per number in ``producers`` puts ``count`` items."""
+    run_threads([(put_items, None, queue, one, count, sizes) for one in producers])
+
+
+def get_forever(channel, queue):
+    """A consumer that reports each item before it finishes it, and other values afterwards."""
+    channel.send("ready")
+    while True:
+        value = queue.get()
+        if isinstance(value, Item):
+            channel.send(check_item(value)[:2])
+            queue.task_done()
+        else:
+            queue.task_done()
+            channel.send(value)
+        if value is None:
+            return
+
+
+def get_one(channel, queue):
+    return queue.get(timeout=LIMIT)
+
+
+def get_checksum(channel, queue):
+    return [checksum(queue.get(timeout=LIMIT)) for _ in range(2)]
+
+
+def get_marks(channel, queue, step):
+    """The length of an item, and its last byte of every ``step``."""
+    item = queue.get(timeout=LIMIT)
+    return len(item), item[step - 1 :: step]
+
+
+def echo(channel, source, target):
+    """Pass on whatever comes until None; return how many values came."""
+    count = 0
+    for value in iter(source.get, None):
+        target.put(value)
+        count += 1
+    return count
+
+
+def square(channel, tasks, results):
+    """The worker of every tutorial; return how many tasks it did."""
+    done = 0
+    for number in iter(tasks.get, None):
+        results.put(number * number)
+        tasks.task_done()
+        done += 1
+    tasks.task_done()
+    return done
+
+
+def square_until_shut_down(channel, tasks, results):
+    """A worker that needs no sentinel; return how many tasks it did."""
+    done = 0
+    while True:
+        try:
+            number = tasks.get()
+        except joinq.ShutDown:
+            return done
+        results.put(number * number)
+        tasks.task_done()
+        done += 1
+
+
+def put_get_join(channel, queue, who, count):
+    """Put one, take one, and now and then join; return (producer, number) of what was taken."""
+    taken = []
+    for number in range(count):
+        queue.put(make_item(who, number))
+        taken.append(check_item(queue.get())[:2])
+        queue.task_done()
+        if number % 10 == 0:
+            queue.join()
+    return taken
+
+
+def talk(channel, queue):
+    """Use a connection and a socket that come through the queue."""
+    connection, socket = queue.get()
+    with connection, socket:
+        connection.send("by connection")
+        socket.sendall(b"by socket")
+
+
+def count_segments(channel, *queues):
+    return len(segments())
+
+
+# Signals ----------------------------------------------------------------------------------
+
+
+def puppet_that_reports_signals(channel, queue):
+    signal.signal(signal.SIGUSR2, lambda signum, frame: channel.send("handled"))
+    puppet(channel, queue)
+
+
+def puppet_with_handler(channel, queue, name, *args):
+    """A puppet whose handler makes a call on the queue."""
+    signal.signal(signal.SIGUSR2, lambda signum, frame: getattr(queue, name)(*args))
+    puppet(channel, queue)
+
+
+def time_in_a_storm(channel, queue, timeout, name, *args):
+    """Make a call with a timeout while signals arrive; return its error, its time, their number."""
+    signals = []
+    signal.signal(signal.SIGALRM, lambda signum, frame: signals.append(signum))
+    start = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.005)
+    try:
+        getattr(queue, name)(*args, timeout=timeout)
+        error = None
+    except Exception as raised:
+        error = type(raised).__name__
+    elapsed = time.monotonic() - start
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return error, elapsed, len(signals)
+
+
+def signal_a_thread_while_blocked(channel, queue, blocked, release):
+    """Block in the main thread while another one gets a signal whose handler releases it."""
+
+    def handler(signum, frame):
+        getattr(queue, release[0])(*release[1:])
+
+    def signal_myself():
+        wait_until(lambda: state(os.getpid()) == "S", "the main thread sleeps")
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+
+    signal.signal(signal.SIGUSR2, handler)
+    threading.Thread(target=signal_myself, daemon=True).start()
+    return getattr(queue, blocked[0])(*blocked[1:])
+
+
+# Threads, forks and generations -----------------------------------------------------------
+
+
+def run_threads(calls):
+    """Run each (function, *args) in a thread of its own; raise what the first one raised."""
+    errors = []
+
+    def guarded(function, *args):
+        try:
+            function(*args)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+    if errors:
+        raise errors[0]
+
+
+def move_one(source, target):
+    target.put(source.get_nowait())
+
+
+def release_from_a_thread(channel, queue, blocked, release):
+    """Block in one thread; in the other compute a while, then make the releasing call."""
+    outcome = []
+    blocker = threading.Thread(target=lambda: outcome.append(getattr(queue, blocked[0])(*blocked[1:])), daemon=True)
+    blocker.start()
+    wait_until(lambda: thread_sleeps(blocker), "the thread is blocked")
+    assert sum(range(100_000)) == 4_999_950_000
+    getattr(queue, release[0])(*release[1:])
+    blocker.join(LIMIT)
+    return outcome[0]
+
+
+def fork(function):
+    """Fork a child that runs a function and nothing else; return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.alarm(int(LIMIT))
+        function()
+        status = 0
+    except BaseException:
+        traceback.print_exc(file=sys.__stderr__)
+    finally:
+        os._exit(status)
+
+
+def wait_for(pid):
+    """The exit status of a forked child, or minus the signal that ended it."""
+    status = os.waitpid(pid, 0)[1]
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def fork_among_threads(channel, queue, count):
+    """Fork children while threads put and get all the time; return how the children ended."""
+    stop = threading.Event()
+
+    def use():
+        while not stop.is_set():
+            queue.put(make_item(0, 0, (10,)))
+            queue.put(make_item(0, 1, (50_000,)))
+            for _ in range(2):
+                check_item(queue.get(timeout=LIMIT))
+                queue.task_done()
+
+    def use_once():
+        queue.put(make_item(1, 2))
+        check_item(queue.get(timeout=LIMIT))
+        queue.task_done()
+        assert queue.qsize() >= 0
+
+    threads = [threading.Thread(target=use, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    endings = [wait_for(fork(use_once)) for _ in range(count)]
+    stop.set()
+    for thread in threads:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+    queue.join()
+    assert queue.qsize() == 0
+    return endings
+
+
+def fork_beside_a_blocked_thread(channel, queue, name):
+    """Fork while a thread is blocked; let the child release it; return how the child ended."""
+    call, release = {
+        "get": (queue.get, lambda: queue.put("item", timeout=LIMIT)),
+        "put": (lambda: queue.put("item"), lambda: queue.get(timeout=LIMIT)),
+        "join": (queue.join, queue.task_done),
+    }[name]
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    wait_until(lambda: thread_sleeps(thread), "the thread is blocked")
+    ending = wait_for(fork(release))
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    return ending
+
+
+def grandparent(channel, queue, value):
+    """Let a child of this process put the value; return the child's exit code."""
+    child = multiprocessing.Process(target=put_value, args=(None, queue, value))
+    child.start()
+    child.join(LIMIT)
+    return child.exitcode
+
+
+def create_queue_for(channel, ends, method):
+    """Make a queue, give it to one puppet per pipe end, and wait to be killed or told to go."""
+    queue = joinq.JoinableQueue(2)
+    ctx = multiprocessing.get_context(method)
+    for end in ends:
+        ctx.Process(target=main, args=(end, puppet, queue)).start()
+    channel.send("done")
+    channel.recv()
+    os._exit(0)
+
+
+class Named(joinq.JoinableQueue):
+    """A subclass with an argument and an attribute of its own."""
+
+    def __init__(self, name, **kwargs):
+        super().__init__(**kwargs)
+        self.name = name
+
+    def shout(self):
+        item = self.get()
+        self.task_done()
+        return f"GOT {item}"
+
+
+# No memory --------------------------------------------------------------------------------
+
+
+def refuse_memory():
+    """
+    Let the system refuse this process new pages of files, as it does when there are none left.
+
+    A seccomp filter, which cannot be taken back. Returns whether this system can do that.
+    """
+    numbers = {"x86_64": (28, 285), "aarch64": (233, 47)}.get(os.uname().machine)
+    if sys.byteorder != "little" or numbers is None:
+        return False
+    madvise, fallocate = numbers
+    load, equal, answer = 0x20, 0x15, 0x06
+    populate_write, allow, no_memory = 23, 0x7FFF0000, 0x00050000 | errno.ENOMEM
+    program = b"".join(
+        struct.pack("HBBI", code, if_true, if_false, value)
+        for code, if_true, if_false, value in [
+            (load, 0, 0, 0),  # the number of the system call
+            (equal, 2, 0, madvise),
+            (equal, 4, 0, fallocate),
+            (answer, 0, 0, allow),
+            (load, 0, 0, 32),  # madvise's advice
+            (equal, 1, 0, populate_write),
+            (answer, 0, 0, allow),
+            (answer, 0, 0, no_memory),
+        ]
+    )
+    code = ctypes.create_string_buffer(program)
+    header = struct.pack("HP", len(program) // 8, ctypes.addressof(code))
+    libc = ctypes.CDLL(None)
+    set_no_new_privileges, set_seccomp, filter_mode = 38, 22, 2
+    return (
+        libc.prctl(set_no_new_privileges, 1, 0, 0, 0) == 0 and libc.prctl(set_seccomp, filter_mode, header, 0, 0) == 0
+    )
+
+
+def puppet_without_memory(channel, queue):
+    channel.send(refuse_memory())
+    puppet(channel, queue)
+
+
+def put_until_memory_error(channel, queue, size):
+    """Put items until there is no memory for the next; return their number."""
+    if not refuse_memory():
+        return None
+    number = 0
+    while True:
+        item = make_item(0, number, (size,))
+        try:
+            queue.put(item)
+        except MemoryError:
+            return number
+        number += 1
+
+
+def create_without_memory(channel):
+    """Try to make a queue; return what that raised, and the file descriptors it left open."""
+    if not refuse_memory():
+        return None
+    before = descriptors()
+    try:
+        joinq.JoinableQueue()
+    except Exception as error:
+        return type(error).__name__, descriptors().keys() - before.keys()
+    return "nothing", None
+
+
+# Fresh interpreters -----------------------------------------------------------------------
+
+
+def run_script(script, *options):
+    """Run Python source in a fresh interpreter that can import this module."""
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, *options, "-W", "error", "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
