@@ -23,8 +23,21 @@ void event_pause(int64_t ns)
 uint32_t event_prepare(struct jnq_event *ev)
 {
     uint32_t e = load_sc(&ev->seq); /* before the announcement: whoever answers that has moved seq */
-    add_sc(&ev->announced, 1);
+    add_sc(&ev->announced, 2);
     return e;
+}
+
+void event_deepen(struct jnq_event *ev) { set_bits_sc(&ev->announced, EVENT_DEEP); }
+
+bool event_is_deep(struct jnq_event *ev) { return load_sc(&ev->announced) & EVENT_DEEP; }
+
+void event_alert(struct jnq_event *ev)
+{
+    if (!event_is_deep(ev))
+        return;
+    clear_bits_sc(&ev->announced, EVENT_DEEP);
+    add_sc(&ev->seq, 1);
+    door_wake_all(ev);
 }
 
 void event_notify(struct jnq_event *ev, uint64_t n)

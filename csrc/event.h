@@ -5,12 +5,12 @@
  *
  * State            written by        guard  order  if the writer dies here
  *   seq            wakers            none   sc     sleepers look again after their slice
- *   announced      sleepers          none   sc     a dead sleeper costs the next waker one call
+ *   announced      sleepers, wakers  none   sc     a dead sleeper costs the next waker one call
  *   answered       wakers            none   sc     too old: costs the next waker one call
  *   all, sem       semaphore door    none   sc     as seq; a lost token delays by one slice
  *
  * Waiting, and why no wake-up is lost
- *   sleeper: e = event_prepare(): e := seq, then announced += 1;  look at the condition;  event_sleep(e)
+ *   sleeper: e = event_prepare(): e := seq, then announced += 2;  look at the condition;  event_sleep(e)
  *   waker:   make the condition true;  event_notify(): if announced != answered { seq += 1; wake }
  * Sleeper and waker use sequentially consistent steps, so either the sleeper sees the condition or the
  * waker sees the announcement. A sleeper that is not yet asleep when seq moves does not fall asleep.
@@ -18,17 +18,27 @@
  * kernel finds nobody to wake after seq has moved, every announcement that the waker had seen is over (its sleeper has
  * been woken, is dead, or carries an old seq), and the waker notes that number in `answered`.
  *
- * Death: a waker killed between its step and its wake leaves sleepers asleep; each looks again after
- * EVENT_SLICE_NS. Nothing has to be repaired.
+ * Death: a waker killed between its step and its wake leaves sleepers asleep; they look again after EVENT_SLICE_NS.
+ * Nothing has to be repaired.
+ *
+ * Long sleeps. Looking so often costs an idle process up to 0.1 % of a CPU. So who has slept in vain for a second
+ * raises EVENT_DEEP, and after one more slice sleeps for EVENT_DEEP_NS at a time. Before the step that makes a
+ * condition true, a waker that finds the flag lowers it and wakes all (event_alert): they look, find nothing, and
+ * sleep in slices again. A waker that missed the flag because it was raised just then makes its step within that one
+ * more slice; only if it was stopped for longer than a slice just between the two, and is killed after its
+ * step and before its wake, a sleeper waits for EVENT_DEEP_NS.
  *
  * Not provided: fairness between sleepers. */
 #ifndef JNQ_EVENT_H
 #define JNQ_EVENT_H
 
 #include <semaphore.h>
+#include <stdbool.h>
 #include <stdint.h>
 
-#define EVENT_SLICE_NS 80000000 /* 80 ms: with the time to wake, below the promised 100 */
+#define EVENT_SLICE_NS 80000000  /* 80 ms: with the time to wake, below the promised 100 */
+#define EVENT_DEEP_NS 1000000000 /* of long sleep, and of vain sleep before it */
+#define EVENT_DEEP 1u            /* in `announced` */
 
 #ifdef JNQ_DOOR_SEM
 #define EVENT_DOOR 2
@@ -38,7 +48,7 @@
 
 struct jnq_event {
     uint32_t seq;
-    uint32_t announced;
+    uint32_t announced; /* twice the number of announcements, and EVENT_DEEP */
     uint32_t answered;
     uint32_t all; /* semaphore door: seq of the last wake for all */
     union {       /* semaphore door; both builds keep the room */
@@ -68,6 +78,14 @@ uint32_t event_prepare(struct jnq_event *ev);
 /* Sleeps until a wake that follows event_prepare(), the time, or a signal. May return EVENT_WOKEN for no
  * reason. Requires that no lock is held. */
 enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns);
+
+/* Raises EVENT_DEEP. */
+void event_deepen(struct jnq_event *ev);
+
+bool event_is_deep(struct jnq_event *ev);
+
+/* Lowers EVENT_DEEP and wakes all if it is up; before the caller's step. Costs one load when nobody sleeps long. */
+void event_alert(struct jnq_event *ev);
 
 /* Wakes up to n sleepers, after the caller's step. Costs one load when nobody sleeps. */
 void event_notify(struct jnq_event *ev, uint64_t n);

@@ -170,10 +170,11 @@ int fifo_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
     if (load_relaxed(&head->front))
         return pop_front(q, box, freed);
     uint64_t number = load_relaxed(&sh->takes); /* only the holder of the lock writes it */
-    if (number == head->puts_seen) {
-        head->puts_seen = load_acq(&sh->puts); /* A1, pairs with R1 in fifo_push */
-        if (number == head->puts_seen)
+    if (number == load_relaxed(&head->puts_seen)) {
+        uint64_t puts = load_acq(&sh->puts); /* A1, pairs with R1 in fifo_push */
+        if (number == puts)
             return JNQ_EMPTY;
+        store_relaxed(&head->puts_seen, puts);
     }
     struct jnq_record *record = at(q, head->pos);
     if (record->kind == JNQ_END) {
@@ -283,7 +284,7 @@ int fifo_repair_head(struct jnq_queue *q)
 {
     struct jnq_head *head = &q->sh->head;
     struct walk w;
-    head->puts_seen = load_relaxed(&q->sh->takes);
+    store_relaxed(&head->puts_seen, load_relaxed(&q->sh->takes));
     if (load_relaxed(&q->sh->cut))
         return JNQ_OK; /* never used again */
     if (!walk_to(q, &w, head->block, load_relaxed(&q->sh->takes)))

@@ -9,7 +9,7 @@
  * JNQ_FOREVER has no deadline.
  *
  * JNQ_INTERRUPTED: nothing happened; run signal handlers, then make the same call with the same
- * deadline. It is returned on a signal and, so that no signal is missed, after half a second of sleep.
+ * deadline. It is returned on a signal and, so that no signal is missed, after a second of sleep.
  *
  * Threads: every function may be called by many threads on one handle. A call that sleeps, or copies
  * much, gives up the GIL through gil.h; no other call does.
@@ -69,8 +69,7 @@ typedef struct {
 /* "futex" or "semaphore": how this build sleeps. */
 const char *jnq_door(void);
 
-/* The longest sleep without a look at the condition, in nanoseconds: what a wake-up that died with its
- * sender can cost. */
+/* What a wake-up that died with its sender can cost, in nanoseconds: see event.h. */
 int64_t jnq_slice_ns(void);
 
 /* Makes a queue in the empty file `fd` (a memfd, or an unlinked file). maxsize 0 is unbounded. Requires that nobody

@@ -79,10 +79,10 @@ struct jnq_tail {
 
 struct jnq_head {
     pthread_mutex_t lock;
-    uint64_t block; /* unit of the block that is read from */
-    uint64_t pos;   /* the record numbered `takes` */
-    uint64_t puts_seen;
-    uint64_t front; /* front list: unit of its first cell, and in the upper FRONT_BITS its length; 0: empty */
+    uint64_t block;     /* unit of the block that is read from */
+    uint64_t pos;       /* the record numbered `takes` */
+    uint64_t puts_seen; /* never more than puts */
+    uint64_t front;     /* front list: unit of its first cell, and in the upper FRONT_BITS its length; 0: empty */
 };
 
 #define RECENT 8

@@ -24,7 +24,6 @@
 
 #define GIL_KEEP_BYTES 65536     /* copying more takes long enough to let other threads run */
 #define BUSY_GRACE_NS 1000000000 /* how long an operation that must not wait waits for a lock */
-#define ATTENTION_NS 500000000   /* how long a waiter stays away from the interpreter */
 #define SPIN_MIN_NS 2000
 #define SPIN_MAX_NS 30000
 
@@ -166,28 +165,35 @@ static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
     return false;
 }
 
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and after ATTENTION_NS, because a
- * signal that came just before the sleep did not interrupt it. Without the GIL. */
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and after a long sleep, because a
+ * signal that came just before it did not interrupt it. Without the GIL. */
 static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds, uint64_t arg, int64_t deadline)
 {
     if (spin(q, holds, arg))
         return JNQ_OK;
-    int64_t now = event_now(), attention = now + ATTENTION_NS;
-    for (; now < attention; now = event_now()) {
+    bool was_deep = false;
+    int64_t now = event_now(), began = now;
+    for (;;) {
         recover_tick(q, now);
         uint32_t e = event_prepare(ev);
         if (holds(q, arg))
             return JNQ_OK;
         if (now >= deadline)
             return JNQ_TIMEOUT;
-        int64_t slice = now + EVENT_SLICE_NS;
-        enum event_result woken = event_sleep(ev, e, slice < deadline ? slice : deadline);
+        if (now - began >= EVENT_DEEP_NS)
+            event_deepen(ev);
+        bool is_deep = event_is_deep(ev), sleep_long = is_deep && was_deep;
+        int64_t until = now + (sleep_long ? EVENT_DEEP_NS : EVENT_SLICE_NS);
+        enum event_result woken = event_sleep(ev, e, until < deadline ? until : deadline);
         if (holds(q, arg))
             return JNQ_OK;
-        if (woken == EVENT_INTERRUPTED)
+        now = event_now();
+        if (woken == EVENT_INTERRUPTED || (woken == EVENT_TIMEOUT && sleep_long && now < deadline))
             return JNQ_INTERRUPTED;
+        if (woken == EVENT_WOKEN)
+            began = now; /* there is traffic: stay alert */
+        was_deep = is_deep;
     }
-    return now >= deadline ? JNQ_TIMEOUT : JNQ_INTERRUPTED;
 }
 
 /* Until when a lock is tried in the patient part of an operation. */
@@ -208,6 +214,7 @@ static bool over(int rc, int64_t deadline)
 static int try_put(struct jnq_queue *q, const char *payload, uint64_t bytes, uint64_t unit, int64_t until)
 {
     struct jnq_shared *sh = q->sh;
+    event_alert(&sh->items);
     int rc = recover_lock_tail(q, until);
     if (rc)
         return rc;
@@ -284,6 +291,7 @@ static int try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
 {
     struct jnq_shared *sh = q->sh;
     uint64_t freed;
+    event_alert(&sh->space);
     int rc = recover_lock_head(q, until);
     if (rc)
         return rc;
@@ -359,6 +367,7 @@ void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes)
 static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
 {
     struct jnq_shared *sh = q->sh;
+    event_alert(&sh->items);
     uint64_t unit, bytes = offsetof(struct jnq_cell, record.payload) + (box->unit ? LINE_BYTES : box->bytes);
     int rc = heap_alloc(q, bytes, until, &unit);
     if (rc)
@@ -438,6 +447,9 @@ static int shut_down(struct jnq_queue *q, bool immediate, int64_t until)
     int rc = enter(q, until);
     if (rc)
         return rc;
+    event_alert(&sh->items);
+    event_alert(&sh->space);
+    event_alert(&sh->zero);
     rc = recover_lock_tail(q, until);
     if (rc)
         return rc;

@@ -35,6 +35,7 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
 _put = lib.jnq_put
 _get = lib.jnq_get
+_task_done = lib.jnq_task_done
 
 # Boxes not in use, with the view of their copy. Each call has its own: another thread's, or one in a signal handler,
 # takes another.
@@ -44,47 +45,6 @@ _boxes: list[tuple[CData, Buffer]] = []
 def _new_box() -> tuple[CData, Buffer]:
     box = ffi.gc(ffi.new("jnq_box *"), lib.jnq_release)
     return box, ffi.buffer(box.copy)
-
-
-def _put_object(handle: CData, obj: Any, deadline: int) -> None:
-    data = plain_dumps(obj) if type(obj) in PLAIN else dumps(obj)
-    rc = _put(handle, data, len(data), deadline)
-    if rc:
-        while rc == INTERRUPTED:
-            rc = _put(handle, data, len(data), deadline)
-        if rc:
-            raise error(rc)
-
-
-def _get_object(handle: CData, deadline: int) -> Any:
-    # A signal handler may raise after any call: so the item is always in the box or in `data`, and no call follows the
-    # one that unpickles it.
-    try:
-        pair = _boxes.pop()
-    except IndexError:
-        pair = _new_box()
-    box, copy = pair
-    data: bytes | None = None
-    payload: bytes | Buffer | None = None
-    try:
-        rc = _get(handle, box, deadline)
-        while rc == INTERRUPTED:
-            rc = _get(handle, box, deadline)
-        if rc >= 0:
-            data = copy[:rc]
-            _boxes.append(pair)
-            return loads(data)
-        if rc != LARGE:
-            _boxes.append(pair)
-            raise error(rc)
-        payload = ffi.buffer(box.payload, box.bytes)
-        return loads(payload)  # the box ends with this frame, and so does the loan
-    except BaseException as exception:
-        if data is not None:
-            payload, box = data, ffi.new("jnq_box *")  # the one that the item came in may be in use again
-            lib.jnq_rebox(handle, box, data, len(data))
-        _rescue(handle, box, payload, exception)
-        raise
 
 
 def _rescue(handle: CData, box: CData, payload: bytes | Buffer | None, exception: BaseException) -> None:
@@ -197,7 +157,15 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         """
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
-        _put_object(self._handle, obj, (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW)
+        deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        data = plain_dumps(obj) if type(obj) in PLAIN else dumps(obj)
+        handle = self._handle
+        rc = _put(handle, data, len(data), deadline)
+        if rc:
+            while rc == INTERRUPTED:
+                rc = _put(handle, data, len(data), deadline)
+            if rc:
+                raise error(rc)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Takes the oldest item out of the queue.
@@ -215,9 +183,38 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         If the caller is killed while it waits, nothing is lost; an item that it had taken dies with it. An exception
         raised by a signal handler leaves the item in the queue.
         """
+        # A signal handler may raise after any call: so the item is always in the box or in `data`, and no call follows
+        # the one that unpickles it.
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
-        return _get_object(self._handle, (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW)
+        deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        try:
+            pair = _boxes.pop()
+        except IndexError:
+            pair = _new_box()
+        box, copy = pair
+        handle = self._handle
+        data: bytes | None = None
+        payload: bytes | Buffer | None = None
+        try:
+            rc = _get(handle, box, deadline)
+            while rc == INTERRUPTED:
+                rc = _get(handle, box, deadline)
+            if rc >= 0:
+                data = copy[:rc]
+                _boxes.append(pair)
+                return loads(data)
+            if rc != LARGE:
+                _boxes.append(pair)
+                raise error(rc)
+            payload = ffi.buffer(box.payload, box.bytes)
+            return loads(payload)  # the box ends with this frame, and so does the loan
+        except BaseException as exception:
+            if data is not None:
+                payload, box = data, ffi.new("jnq_box *")  # the one that the item came in may be in use again
+                lib.jnq_rebox(handle, box, data, len(data))
+            _rescue(handle, box, payload, exception)
+            raise
 
     def put_nowait(self, obj: Any) -> None:
         """Puts an item if a slot is free: `put(obj, False)`."""
@@ -290,7 +287,7 @@ class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
             if n < 1:
                 raise ValueError(f"task_done() takes the number of finished tasks, 1 or more, not {n}")
             n = min(n, 2**64 - 1)
-        rc = lib.jnq_task_done(self._handle, n)
+        rc = _task_done(self._handle, n)
         if rc:
             raise error(rc)
 
@@ -351,12 +348,12 @@ class SimpleQueue(_Shared, queues.SimpleQueue):  # type: ignore[type-arg]
     def put(self, obj: Any) -> None:
         """Puts an item. Raises OSError after close(), MemoryError, or what pickling the object raises."""
         self._check_closed()
-        _put_object(self._handle, obj, FOREVER)
+        Queue.put(self, obj)  # type: ignore[arg-type]
 
     def get(self) -> Any:
         """Waits for an item and takes it. Raises OSError after close(), or what unpickling the item raises."""
         self._check_closed()
-        return _get_object(self._handle, FOREVER)
+        return Queue.get(self)  # type: ignore[arg-type]
 
     def empty(self) -> bool:
         """True if there is no item. Raises OSError after close()."""
