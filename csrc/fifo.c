@@ -27,7 +27,7 @@ static uint64_t size_of(uint32_t inline_bytes)
 
 static uint64_t record_size(const struct jnq_record *record)
 {
-    return size_of(record->kind == JNQ_INLINE ? record->inline_bytes : 0);
+    return size_of(record->kind == JNQ_EXTENT ? 0 : record->inline_bytes);
 }
 
 /* A block of ours that begins with the record numbered `first`. */
@@ -76,10 +76,11 @@ static int extend(struct jnq_queue *q, int64_t until)
     return JNQ_OK;
 }
 
-int fifo_push(struct jnq_queue *q, const char *payload, uint64_t bytes, uint64_t unit, int64_t until)
+int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
+              int64_t until)
 {
     struct jnq_shared *sh = q->sh;
-    uint32_t inline_bytes = unit ? 0 : (uint32_t)bytes;
+    uint32_t inline_bytes = kind == JNQ_EXTENT ? 0 : (uint32_t)bytes;
     uint64_t size = size_of(inline_bytes);
     if (sh->tail.pos + size > sh->tail.end) {
         int rc = extend(q, until);
@@ -89,13 +90,12 @@ int fifo_push(struct jnq_queue *q, const char *payload, uint64_t bytes, uint64_t
     struct jnq_record *record = at(q, sh->tail.pos);
     uint64_t number = load_relaxed(&sh->puts); /* only the holder of the lock writes it */
     record->number = number;
+    record->kind = kind;
     record->inline_bytes = inline_bytes;
-    if (unit) {
-        record->kind = JNQ_EXTENT;
+    if (kind == JNQ_EXTENT) {
         record->extent.unit = unit;
         record->extent.bytes = bytes;
     } else {
-        record->kind = JNQ_INLINE;
         memcpy(record->payload, payload, bytes);
     }
     counts_before_put(q);
@@ -110,12 +110,18 @@ bool fifo_room(struct jnq_queue *q)
     return !sh->maxsize || counts_queued(q) < sh->maxsize; /* A2 */
 }
 
-/* False only after foreign writes: then nothing outside the record's or the extent's bytes may be touched. */
-static bool plausible(struct jnq_queue *q, const struct jnq_record *record)
+/* False only after foreign writes: then not even the size of the record can be believed. */
+static bool well_formed(const struct jnq_record *record)
 {
-    if (record->kind == JNQ_INLINE)
-        return record->inline_bytes <= JNQ_INLINE_BYTES;
-    return record->kind == JNQ_EXTENT && record->extent.bytes <= heap_bytes(q, record->extent.unit);
+    return record->kind == JNQ_EXTENT ||
+           ((record->kind == JNQ_INLINE || record->kind == JNQ_INTEGER) && record->inline_bytes <= JNQ_INLINE_BYTES);
+}
+
+/* The same for a record that was not taken yet: its extent, if it has one, still exists. */
+static bool intact(struct jnq_queue *q, const struct jnq_record *record)
+{
+    return well_formed(record) &&
+           (record->kind != JNQ_EXTENT || record->extent.bytes <= heap_bytes(q, record->extent.unit));
 }
 
 /* --- the head ------------------------------------------------------------------------------------------ */
@@ -123,10 +129,11 @@ static bool plausible(struct jnq_queue *q, const struct jnq_record *record)
 /* What the record holds becomes the box's. */
 static int unpack(struct jnq_queue *q, const struct jnq_record *record, jnq_box *box)
 {
-    if (!plausible(q, record))
+    if (!intact(q, record))
         return JNQ_CORRUPT;
     box->taken = 1;
-    if (record->kind == JNQ_INLINE) {
+    box->kind = record->kind;
+    if (record->kind != JNQ_EXTENT) {
         box->bytes = record->inline_bytes;
         box->payload = box->copy;
         box->unit = 0;
@@ -242,8 +249,7 @@ static struct jnq_record *walk_record(struct jnq_queue *q, struct walk *w)
             return NULL;
         record = at(q, w->pos);
     }
-    bool known = record->kind == JNQ_EXTENT || (record->kind == JNQ_INLINE && record->inline_bytes <= JNQ_INLINE_BYTES);
-    if (!known || record->number != w->number || w->pos + record_size(record) > last_pos(q, w->block))
+    if (!well_formed(record) || record->number != w->number || w->pos + record_size(record) > last_pos(q, w->block))
         return NULL;
     return record;
 }

@@ -20,9 +20,10 @@
 /* For the creator: the first block. Returns JNQ_OK or JNQ_NO_MEMORY. */
 int fifo_init(struct jnq_queue *q);
 
-/* Appends a record with a copy of the payload (at most JNQ_INLINE_BYTES), or, if unit is not 0, one that refers to the
- * extent that holds it. Takes effect at R1. Returns JNQ_OK, JNQ_INTERRUPTED (the heap's lock is busy) or JNQ_NO_MEMORY. */
-int fifo_push(struct jnq_queue *q, const char *payload, uint64_t bytes, uint64_t unit, int64_t until);
+/* Appends a record with a copy of the payload (JNQ_INLINE: at most JNQ_INLINE_BYTES; JNQ_INTEGER: 8), or one that
+ * refers to the extent `unit` that holds it (JNQ_EXTENT). Takes effect at R1. Returns JNQ_OK, JNQ_INTERRUPTED (the heap's lock is busy) or JNQ_NO_MEMORY. */
+int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
+              int64_t until);
 
 /* True if fewer than maxsize items are queued. Tail lock. */
 bool fifo_room(struct jnq_queue *q);

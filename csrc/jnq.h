@@ -41,7 +41,9 @@ enum jnq_result {
 
 #define JNQ_NOW 0
 #define JNQ_FOREVER 0x7fffffffffffffff
-#define JNQ_INLINE_BYTES 8176 /* longest payload that is copied instead of lent */
+#define JNQ_INTEGER_ZERO 0x4000000000000000 /* how jnq_get() answers the integer 0 */
+#define JNQ_INTEGER_MIN 0x2000000000000000  /* no smaller answer is an integer */
+#define JNQ_INLINE_BYTES 8176               /* longest payload that is copied instead of lent */
 
 /* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time. */
 typedef struct {
@@ -50,7 +52,8 @@ typedef struct {
     const char *payload; /* copied: `copy`; JNQ_LARGE: in the segment, until jnq_release() */
     uint64_t unit;       /* JNQ_LARGE: which extent; else 0 */
     jnq_queue *queue;    /* JNQ_LARGE: whose */
-    uint64_t fork;       /* of the process that took it */
+    uint32_t fork;       /* of the process that took it */
+    uint32_t kind;       /* of the record it came in */
     char copy[8176];
 } jnq_box;
 
@@ -93,10 +96,13 @@ void jnq_detach(jnq_queue *q);
  * JNQ_CROWDED or JNQ_NO_MEMORY (the queue is as before). Blocks only while the queue is full. */
 int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline);
 
+/* The same for an item that is an integer from -JNQ_INTEGER_MIN to JNQ_INTEGER_MIN, without a payload. */
+int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline);
+
 /* Takes the oldest item into *box. Takes effect at R2 in fifo.c. Returns the length of the payload (>= 0), which was
- * copied; or JNQ_LARGE (then jnq_release() must follow), JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down),
+ * copied; or JNQ_INTEGER_ZERO + value; or JNQ_LARGE (then jnq_release() must follow), JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down),
  * JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NO_MEMORY. Blocks only while the queue is empty. */
-int jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
+int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
 
 /* Ends the use of what the box holds; an empty box is allowed. Never blocks on another process's work. In the child of
  * a fork that came after the get, it only empties the box. */

@@ -154,16 +154,17 @@ struct jnq_block {
     char room[LINE_BYTES - 16];
 };
 
-enum jnq_kind { JNQ_INLINE = 1, JNQ_EXTENT = 2, JNQ_END = 3 };
+enum jnq_kind { JNQ_INLINE = 1, JNQ_EXTENT = 2, JNQ_END = 3, JNQ_INTEGER = 4 };
 
 /* A record begins on a cache line and takes whole lines. Written before R1 by the one put that holds the
  * tail lock, read after it by the one get that holds the head lock; never changed in between. */
 struct jnq_record {
     uint64_t number;
     uint32_t kind;
-    uint32_t inline_bytes; /* JNQ_INLINE */
+    uint32_t inline_bytes; /* JNQ_INLINE, JNQ_INTEGER (8) */
     union {
         char payload[LINE_BYTES - 16]; /* JNQ_INLINE; goes on in the following lines */
+        int64_t integer;               /* JNQ_INTEGER */
         struct {
             uint64_t unit;
             uint64_t bytes;

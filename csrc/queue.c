@@ -203,7 +203,7 @@ static int64_t lock_deadline(int64_t deadline)
 }
 
 /* A lock that stays busy is a reason to come back only before the deadline. */
-static bool over(int rc, int64_t deadline)
+static bool over(int64_t rc, int64_t deadline)
 {
     return rc == JNQ_TIMEOUT || (rc == JNQ_INTERRUPTED && event_now() >= deadline);
 }
@@ -211,7 +211,8 @@ static bool over(int rc, int64_t deadline)
 /* --- put ------------------------------------------------------------------------------------------------- */
 
 /* One attempt: JNQ_FULL if there is no room now. */
-static int try_put(struct jnq_queue *q, const char *payload, uint64_t bytes, uint64_t unit, int64_t until)
+static int try_put(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
+                   int64_t until)
 {
     struct jnq_shared *sh = q->sh;
     event_alert(&sh->items);
@@ -223,7 +224,7 @@ static int try_put(struct jnq_queue *q, const char *payload, uint64_t bytes, uin
     else if (!fifo_room(q))
         rc = JNQ_FULL;
     else
-        rc = fifo_push(q, payload, bytes, unit, until);
+        rc = fifo_push(q, kind, payload, bytes, unit, until);
     lock_release(&sh->tail.lock);
     if (!rc)
         event_notify(&sh->items, 1);
@@ -239,7 +240,7 @@ static int stage(struct jnq_queue *q, const char *payload, uint64_t bytes, int64
     return rc;
 }
 
-static int put_patiently(struct jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
+static int put_patiently(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, int64_t deadline)
 {
     struct jnq_shared *sh = q->sh;
     uint64_t unit = 0;
@@ -248,11 +249,11 @@ static int put_patiently(struct jnq_queue *q, const char *payload, uint64_t byte
         /* Room first: what is staged is lost when a signal ends the wait. */
         if (!may_put(q, 0))
             rc = deadline == JNQ_NOW ? JNQ_FULL : wait_for(q, &sh->space, may_put, 0, deadline);
-        if (!rc && !unit && bytes > JNQ_INLINE_BYTES && !load_sc(&sh->ended))
+        if (!rc && !unit && kind == JNQ_EXTENT && !load_sc(&sh->ended))
             rc = stage(q, payload, bytes, lock_deadline(deadline), &unit);
         if (rc)
             break;
-        rc = try_put(q, payload, bytes, unit, lock_deadline(deadline));
+        rc = try_put(q, kind, payload, bytes, unit, lock_deadline(deadline));
         if (!rc)
             return JNQ_OK;
         if (rc == JNQ_FULL && deadline != JNQ_NOW)
@@ -263,31 +264,39 @@ static int put_patiently(struct jnq_queue *q, const char *payload, uint64_t byte
     return over(rc, deadline) ? JNQ_FULL : rc;
 }
 
-int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
+static int put(jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, int64_t deadline)
 {
     int rc = JNQ_INTERRUPTED;
-    if (bytes <= JNQ_INLINE_BYTES) {
-        rc = procs_entered(q) ? try_put(q, payload, bytes, 0, 0) : JNQ_INTERRUPTED;
-        if (rc != JNQ_INTERRUPTED && (rc != JNQ_FULL || deadline == JNQ_NOW))
-            return rc;
-    } else if (bytes <= GIL_KEEP_BYTES) {
+    if (procs_entered(q) && kind != JNQ_EXTENT) {
+        rc = try_put(q, kind, payload, bytes, 0, 0);
+    } else if (procs_entered(q) && bytes <= GIL_KEEP_BYTES && may_put(q, 0)) {
         uint64_t unit = 0;
-        if (procs_entered(q) && may_put(q, 0) && !(rc = stage(q, payload, bytes, 0, &unit)) &&
-            (rc = try_put(q, payload, bytes, unit, 0)))
+        rc = stage(q, payload, bytes, 0, &unit);
+        if (!rc && (rc = try_put(q, kind, payload, bytes, unit, 0)))
             heap_free(q, unit);
-        if (rc != JNQ_INTERRUPTED && rc != JNQ_FULL)
-            return rc;
     }
+    if (rc != JNQ_INTERRUPTED && (rc != JNQ_FULL || deadline == JNQ_NOW))
+        return rc;
     void *gil = gil_give_up();
-    rc = put_patiently(q, payload, bytes, deadline);
+    rc = put_patiently(q, kind, payload, bytes, deadline);
     gil_take_back(gil);
     return rc;
+}
+
+int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
+{
+    return put(q, bytes <= JNQ_INLINE_BYTES ? JNQ_INLINE : JNQ_EXTENT, payload, bytes, deadline);
+}
+
+int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline)
+{
+    return put(q, JNQ_INTEGER, (const char *)&value, sizeof value, deadline);
 }
 
 /* --- get ------------------------------------------------------------------------------------------------- */
 
 /* One attempt: JNQ_EMPTY if there is no item now. */
-static int try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
+static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
 {
     struct jnq_shared *sh = q->sh;
     uint64_t freed;
@@ -309,12 +318,16 @@ static int try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
         return rc;
     box->fork = load_relaxed(&q->fork);
     event_notify(&sh->space, 1);
-    return rc ? rc : (int)box->bytes;
+    if (rc == JNQ_LARGE)
+        return rc;
+    int64_t integer;
+    memcpy(&integer, box->copy, sizeof integer);
+    return box->kind == JNQ_INTEGER ? JNQ_INTEGER_ZERO + integer : (int64_t)box->bytes;
 }
 
-static int get_patiently(struct jnq_queue *q, jnq_box *box, int64_t deadline)
+static int64_t get_patiently(struct jnq_queue *q, jnq_box *box, int64_t deadline)
 {
-    int rc = enter(q, lock_deadline(deadline));
+    int64_t rc = enter(q, lock_deadline(deadline));
     while (rc == JNQ_OK) {
         rc = try_get(q, box, lock_deadline(deadline));
         if (rc != JNQ_EMPTY || deadline == JNQ_NOW)
@@ -324,10 +337,10 @@ static int get_patiently(struct jnq_queue *q, jnq_box *box, int64_t deadline)
     return over(rc, deadline) ? JNQ_EMPTY : rc;
 }
 
-int jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline)
+int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline)
 {
     box->taken = 0;
-    int rc = procs_entered(q) ? try_get(q, box, 0) : JNQ_INTERRUPTED;
+    int64_t rc = procs_entered(q) ? try_get(q, box, 0) : JNQ_INTERRUPTED;
     if (rc != JNQ_INTERRUPTED && (rc != JNQ_EMPTY || deadline == JNQ_NOW))
         return rc;
     void *gil = gil_give_up();
@@ -357,6 +370,7 @@ void jnq_release(jnq_box *box)
 void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes)
 {
     box->taken = 1;
+    box->kind = JNQ_INLINE;
     box->bytes = bytes;
     box->payload = box->copy;
     box->unit = 0;
@@ -374,13 +388,12 @@ static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
         return rc;
     struct jnq_cell *cell = unit_at(q, unit);
     cell->record.number = 0;
+    cell->record.kind = box->kind;
     if (box->unit) {
-        cell->record.kind = JNQ_EXTENT;
         cell->record.inline_bytes = 0;
         cell->record.extent.unit = box->unit;
         cell->record.extent.bytes = box->bytes;
     } else {
-        cell->record.kind = JNQ_INLINE;
         cell->record.inline_bytes = (uint32_t)box->bytes;
         memcpy(cell->record.payload, box->copy, box->bytes);
     }

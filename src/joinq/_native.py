@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOREVER",
+    "INTEGER_MIN",
+    "INTEGER_ZERO",
     "INTERRUPTED",
     "LARGE",
     "NOW",
@@ -38,6 +40,8 @@ NOW: int = lib.JNQ_NOW
 FOREVER: int = lib.JNQ_FOREVER
 INTERRUPTED: int = lib.JNQ_INTERRUPTED
 LARGE: int = lib.JNQ_LARGE
+INTEGER_ZERO: int = lib.JNQ_INTEGER_ZERO
+INTEGER_MIN: int = lib.JNQ_INTEGER_MIN
 TIMEOUT: int = lib.JNQ_TIMEOUT
 
 _OUTCOMES: dict[int, tuple[type[Exception], tuple[str, ...]]] = {

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from joinq._native import (
     FOREVER,
+    INTEGER_MIN,
+    INTEGER_ZERO,
     INTERRUPTED,
     LARGE,
     NOW,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
 _put = lib.jnq_put
+_put_integer = lib.jnq_put_integer
 _get = lib.jnq_get
 _task_done = lib.jnq_task_done
 
@@ -158,8 +161,12 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
         deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
-        data = plain_dumps(obj) if type(obj) in PLAIN else dumps(obj)
         handle = self._handle
+        if type(obj) is int and -INTEGER_MIN <= obj <= INTEGER_MIN:
+            rc = _put_integer(handle, obj, deadline)
+            if not rc:
+                return
+        data = plain_dumps(obj) if type(obj) in PLAIN else dumps(obj)
         rc = _put(handle, data, len(data), deadline)
         if rc:
             while rc == INTERRUPTED:
@@ -183,8 +190,8 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         If the caller is killed while it waits, nothing is lost; an item that it had taken dies with it. An exception
         raised by a signal handler leaves the item in the queue.
         """
-        # A signal handler may raise after any call: so the item is always in the box or in `data`, and no call follows
-        # the one that unpickles it.
+        # A signal handler may raise after any call: so the item is always in the box, `integer` or `data`, and no call
+        # follows the one that unpickles it.
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
         deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
@@ -195,11 +202,16 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         box, copy = pair
         handle = self._handle
         data: bytes | None = None
+        integer: int | None = None
         payload: bytes | Buffer | None = None
         try:
             rc = _get(handle, box, deadline)
             while rc == INTERRUPTED:
                 rc = _get(handle, box, deadline)
+            if rc >= INTEGER_MIN:
+                integer = rc - INTEGER_ZERO
+                _boxes.append(pair)
+                return integer
             if rc >= 0:
                 data = copy[:rc]
                 _boxes.append(pair)
@@ -210,6 +222,8 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
             payload = ffi.buffer(box.payload, box.bytes)
             return loads(payload)  # the box ends with this frame, and so does the loan
         except BaseException as exception:
+            if integer is not None:
+                data = plain_dumps(integer)
             if data is not None:
                 payload, box = data, ffi.new("jnq_box *")  # the one that the item came in may be in use again
                 lib.jnq_rebox(handle, box, data, len(data))

@@ -1,0 +1,564 @@
+/* fifo: items come out in order, whole, across blocks; the positions can be derived in every state that a death leaves;
+ * what is no record is refused.
+ *
+ * The states that extend() and fifo_pop() pass through are written by hand here, one after the other. */
+#include "harness.h"
+
+#include "fifo.h"
+#include "heap.h"
+#include "lock.h"
+#include "recover.h"
+
+static const uint64_t sizes[] = {0, 1, 47, 48, 49, 8175, 8176};
+#define SIZES (sizeof sizes / sizeof *sizes)
+
+static uint64_t size_at(uint64_t number) { return sizes[number % SIZES]; }
+
+/* Every third item is an extent, whatever its size. */
+static bool is_extent(uint64_t number) { return number % 3 == 2; }
+
+static int64_t soon(void) { return event_now() + 10 * SECOND; }
+
+static void lock_tail(jnq_queue *q) { CHECK_EQ(recover_lock_tail(q, soon()), JNQ_OK); }
+
+static void lock_head(jnq_queue *q) { CHECK_EQ(recover_lock_head(q, soon()), JNQ_OK); }
+
+static void unlock_tail(jnq_queue *q) { lock_release(&q->sh->tail.lock); }
+
+static void unlock_head(jnq_queue *q) { lock_release(&q->sh->head.lock); }
+
+static uint64_t staged(jnq_queue *q, uint64_t bytes, uint64_t name)
+{
+    uint64_t unit;
+    CHECK_EQ(heap_alloc(q, bytes ? bytes : 1, JNQ_FOREVER, &unit), JNQ_OK);
+    fill(unit_at(q, unit), bytes, name);
+    return unit;
+}
+
+static void push_sized(jnq_queue *q, uint64_t bytes, uint64_t name, bool extent)
+{
+    char payload[JNQ_INLINE_BYTES];
+    fill(payload, bytes, name);
+    uint64_t unit = extent ? staged(q, bytes, name) : 0;
+    lock_tail(q);
+    CHECK_EQ(fifo_push(q, extent ? JNQ_EXTENT : JNQ_INLINE, extent ? NULL : payload, bytes, unit, JNQ_FOREVER), JNQ_OK);
+    unlock_tail(q);
+}
+
+static void push(jnq_queue *q, uint64_t number) { push_sized(q, size_at(number), number, is_extent(number)); }
+
+static int pop_box(jnq_queue *q, jnq_box *box)
+{
+    uint64_t freed;
+    lock_head(q);
+    int rc = fifo_pop(q, box, &freed);
+    unlock_head(q);
+    if (freed)
+        heap_free(q, freed);
+    return rc;
+}
+
+static void pop_sized(jnq_queue *q, uint64_t bytes, uint64_t name, bool extent)
+{
+    jnq_box box;
+    CHECK_EQ(pop_box(q, &box), extent ? JNQ_LARGE : JNQ_OK);
+    CHECK_EQ(box.bytes, bytes);
+    CHECK_EQ(box.unit != 0, extent);
+    CHECK(filled(box.payload, bytes, name));
+    if (extent)
+        heap_free(q, box.unit);
+}
+
+static void pop(jnq_queue *q, uint64_t number) { pop_sized(q, size_at(number), number, is_extent(number)); }
+
+static void is_empty(jnq_queue *q)
+{
+    jnq_box box;
+    CHECK_EQ(pop_box(q, &box), JNQ_EMPTY);
+}
+
+static void is_whole(jnq_queue *q) { CHECK_EQ(jnq_check(q), 0); }
+
+/* --- order ---------------------------------------------------------------------------------------------------------- */
+
+static void items_come_in_order_over_blocks(void)
+{
+    EACH_BASE(base)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        uint64_t pushed = 0, popped = 0, random = random_state(0), blocks = 0, last = q->sh->tail.block;
+        is_empty(q);
+        for (unsigned i = 0; i < scaled(1500); i++) {
+            /* Drifts up, then down. */
+            if (below(&random, 100) < (i % 400 < 200 ? 70 : 30))
+                push(q, pushed++);
+            else if (popped < pushed)
+                pop(q, popped++);
+            else
+                is_empty(q);
+            CHECK_EQ(jnq_qsize(q), pushed - popped);
+            blocks += q->sh->tail.block != last;
+            last = q->sh->tail.block;
+            is_whole(q);
+        }
+        CHECK_OP(blocks, >=, 3);
+        while (popped < pushed)
+            pop(q, popped++);
+        is_empty(q);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+}
+
+/* Each size alone: records that fill the block to the last line, and some that leave a rest. */
+static void every_size_fills_blocks(void)
+{
+    for (unsigned k = 0; k < 2 * SIZES; k++) {
+        jnq_queue *q = make_queue(0);
+        bool extent = k >= SIZES;
+        uint64_t bytes = sizes[k % SIZES], first = q->sh->tail.block, n = 0;
+        for (uint64_t more = 3; more; n++) {
+            push_sized(q, bytes, n, extent);
+            more -= q->sh->tail.block != first; /* a few in the second */
+        }
+        is_whole(q);
+        for (uint64_t i = 0; i < n; i++)
+            pop_sized(q, bytes, i, extent);
+        is_empty(q);
+        is_whole(q);
+        CHECK_EQ(counters(q).used_bytes, BLOCK_BYTES);
+        drop_queue(q);
+    }
+}
+
+static void room_is_what_maxsize_leaves(void)
+{
+    EACH_BASE(base)
+    {
+        jnq_queue *q = make_queue(2);
+        rebase(q, base);
+        for (uint64_t i = 0; i < 10; i++) {
+            CHECK(fifo_room(q));
+            push(q, 2 * i);
+            CHECK(fifo_room(q));
+            push(q, 2 * i + 1);
+            CHECK(!fifo_room(q));
+            pop(q, 2 * i);
+            CHECK(fifo_room(q));
+            pop(q, 2 * i + 1);
+        }
+        drop_queue(q);
+    }
+}
+
+static void no_memory_leaves_it_as_it_was(void)
+{
+    jnq_queue *q = make_small_queue(0, 4 << 20);
+    char payload[8000];
+    fill(payload, sizeof payload, 7);
+    int rc = JNQ_OK;
+    uint64_t n = 0;
+    lock_tail(q);
+    while (!(rc = fifo_push(q, JNQ_INLINE, payload, sizeof payload, 0, JNQ_FOREVER)))
+        n++;
+    unlock_tail(q);
+    CHECK_EQ(rc, JNQ_NO_MEMORY);
+    CHECK_OP(n, >, 100);
+    CHECK_EQ(jnq_qsize(q), n);
+    is_whole(q);
+    for (uint64_t i = 0; i < n; i++)
+        pop_sized(q, sizeof payload, 7, false);
+    is_empty(q);
+    push(q, 1);
+    pop(q, 1);
+    drop_queue(q);
+}
+
+/* --- repair --------------------------------------------------------------------------------------------------------- */
+
+static void repair_tail(jnq_queue *q)
+{
+    lock_tail(q);
+    CHECK_EQ(fifo_repair_tail(q), JNQ_OK);
+    unlock_tail(q);
+}
+
+static void repair_head(jnq_queue *q)
+{
+    lock_head(q);
+    CHECK_EQ(fifo_repair_head(q), JNQ_OK);
+    unlock_head(q);
+}
+
+/* Whatever the positions were, repair makes them what they had been. */
+static void positions_are_derived_at_every_step(void)
+{
+    EACH_BASE(base)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        struct jnq_tail *tail = &q->sh->tail;
+        struct jnq_head *head = &q->sh->head;
+        const uint64_t garbage[] = {0, 1, UINT64_MAX, q->sh->heap_off, (uint64_t)1 << 63};
+        uint64_t pushed = 0, popped = 0, random = random_state(1);
+        for (unsigned i = 0; i < scaled(1000); i++) {
+            if (below(&random, 100) < (i % 300 < 150 ? 70 : 30) || popped == pushed)
+                push(q, pushed++);
+            else
+                pop(q, popped++);
+            uint64_t pos = tail->pos, end = tail->end, block = tail->block;
+            tail->pos = garbage[below(&random, 5)];
+            tail->end = garbage[below(&random, 5)];
+            repair_tail(q);
+            CHECK_EQ(tail->block, block);
+            CHECK_EQ(tail->pos, pos);
+            CHECK_EQ(tail->end, end);
+            pos = head->pos, block = head->block;
+            head->pos = garbage[below(&random, 5)];
+            head->puts_seen = garbage[below(&random, 5)];
+            repair_head(q);
+            CHECK_EQ(head->block, block);
+            CHECK_EQ(head->pos, pos);
+            is_whole(q);
+        }
+        while (popped < pushed)
+            pop(q, popped++);
+        is_empty(q);
+        drop_queue(q);
+    }
+}
+
+/* A queue whose next long record needs a new block; `queued` of its items were not taken. Gives the next number. */
+static uint64_t fill_block(jnq_queue *q, uint64_t queued)
+{
+    uint64_t number = 0;
+    for (; q->sh->tail.pos + 8256 <= q->sh->tail.end; number++)
+        push_sized(q, 8176, number, false);
+    for (uint64_t i = 0; i + queued < number; i++)
+        pop_sized(q, 8176, i, false);
+    return number;
+}
+
+/* The steps of extend() up to the given one, which was the last; the rest is missing. Gives the new block. */
+static uint64_t extend_until(jnq_queue *q, int last)
+{
+    struct jnq_tail *tail = &q->sh->tail;
+    uint64_t unit, number = q->sh->puts;
+    CHECK_EQ(heap_alloc(q, BLOCK_BYTES, JNQ_FOREVER, &unit), JNQ_OK);
+    struct jnq_block *block = unit_at(q, unit);
+    block->next = 0;
+    block->first = number;
+    if (last >= 1) {
+        struct jnq_record *end = at(q, tail->pos);
+        end->number = number;
+        end->kind = JNQ_END;
+        end->inline_bytes = 0;
+    }
+    if (last >= 2)
+        ((struct jnq_block *)unit_at(q, tail->block))->next = unit;
+    if (last >= 3)
+        tail->block = unit;
+    if (last >= 4)
+        tail->pos = (uint64_t)((char *)block - q->base) + sizeof *block;
+    if (last >= 5)
+        tail->end = (uint64_t)((char *)block - q->base) + BLOCK_BYTES - LINE_BYTES;
+    return unit;
+}
+
+static void death_in_extend_is_repaired(void)
+{
+    EACH_BASE(base) for (int last = 0; last <= 5; last++) for (int variant = 0; variant < 8; variant++)
+    {
+        bool small = variant & 1, empty = variant & 2, head_too = variant & 4;
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        uint64_t number = fill_block(q, empty ? 0 : 3), popped = empty ? number : number - 3, old = q->sh->tail.block;
+        uint64_t unit = extend_until(q, last);
+        repair_tail(q);
+        if (head_too)
+            repair_head(q);
+        is_whole(q);
+        CHECK_EQ(q->sh->tail.block, last >= 3 ? unit : old);
+        CHECK_EQ(jnq_qsize(q), number - popped);
+        if (empty)
+            is_empty(q);
+        if (small) { /* may take the place of the end of the block */
+            push_sized(q, 0, number++, false);
+            is_whole(q);
+        }
+        for (int i = 0; i < 10; i++) {
+            push_sized(q, 8176, number++, false);
+            is_whole(q);
+        }
+        for (; popped < number; popped++) {
+            pop_sized(q, small && popped == number - 11 ? 0 : 8176, popped, false);
+            is_whole(q);
+        }
+        is_empty(q);
+        if (last < 3) /* it was never reached, and is ours */
+            heap_free(q, unit);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+}
+
+/* The steps of a fifo_pop() that goes to the next block. */
+static void pop_until(jnq_queue *q, int last)
+{
+    struct jnq_head *head = &q->sh->head;
+    uint64_t next = ((struct jnq_block *)unit_at(q, head->block))->next;
+    CHECK_EQ(((struct jnq_record *)at(q, head->pos))->kind, JNQ_END);
+    if (last >= 0)
+        head->puts_seen = q->sh->puts;
+    if (last >= 1)
+        heap_own(q, head->block);
+    if (last >= 2)
+        head->block = next;
+    uint64_t pos = (uint64_t)((char *)unit_at(q, next) - q->base) + sizeof(struct jnq_block);
+    if (last >= 3)
+        head->pos = pos;
+    if (last >= 4) {
+        struct jnq_record *record = at(q, pos);
+        if (record->kind == JNQ_EXTENT)
+            heap_own(q, record->extent.unit);
+    }
+    if (last >= 5)
+        q->sh->takes++;
+}
+
+static void death_between_blocks_is_repaired(void)
+{
+    EACH_BASE(base) for (int last = 0; last <= 5; last++) for (int variant = 0; variant < 4; variant++)
+    {
+        bool extent = variant & 1, tail_too = variant & 2;
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        uint64_t number = fill_block(q, 0), popped = number, old = q->sh->head.block, lost = 0;
+        for (; q->sh->tail.block == old; number++) /* small ones, until it is full: the last goes to the next block */
+            push_sized(q, 48, number, extent);
+        for (; popped + 1 < number; popped++)
+            pop_sized(q, 48, popped, extent);
+        push_sized(q, 49, number++, !extent);
+        pop_until(q, last);
+        if (last >= 5) {
+            lost = extent ? ((struct jnq_record *)at(q, q->sh->head.pos))->extent.unit : 0;
+            popped++;
+        }
+        repair_head(q);
+        if (tail_too)
+            repair_tail(q);
+        is_whole(q);
+        CHECK_EQ(jnq_qsize(q), number - popped);
+        for (; popped < number; popped++) {
+            bool second = popped == number - 1;
+            pop_sized(q, second ? 49 : 48, popped, extent != second);
+            is_whole(q);
+        }
+        is_empty(q);
+        if (last >= 2) /* unlinked, but nobody has freed it */
+            heap_free(q, old);
+        if (lost)
+            heap_free(q, lost);
+        CHECK_EQ(counters(q).used_bytes, BLOCK_BYTES);
+        drop_queue(q);
+    }
+}
+
+static void repair_finds_what_is_broken(void)
+{
+    jnq_queue *q = make_queue(0);
+    for (uint64_t i = 0; i < 5; i++)
+        push_sized(q, 10, i, false);
+    struct jnq_record *record = at(q, q->sh->head.pos + 2 * LINE_BYTES), before = *record;
+    uint64_t tail_block = q->sh->tail.block;
+    lock_tail(q);
+    lock_head(q);
+    record->number += 1;
+    CHECK_EQ(fifo_repair_tail(q), JNQ_CORRUPT);
+    *record = before;
+    record->kind = 77;
+    CHECK_EQ(fifo_repair_tail(q), JNQ_CORRUPT);
+    *record = before;
+    record->kind = JNQ_END; /* leads nowhere */
+    CHECK_EQ(fifo_repair_tail(q), JNQ_CORRUPT);
+    *record = before;
+    record->inline_bytes = JNQ_INLINE_BYTES + 1;
+    CHECK_EQ(fifo_repair_tail(q), JNQ_CORRUPT);
+    *record = before;
+    q->sh->tail.block = UINT64_MAX;
+    CHECK_EQ(fifo_repair_tail(q), JNQ_CORRUPT);
+    q->sh->tail.block = tail_block;
+    q->sh->head.block = tail_block + 1;
+    CHECK_EQ(fifo_repair_head(q), JNQ_CORRUPT);
+    q->sh->head.block = tail_block;
+    CHECK_EQ(fifo_repair_tail(q), JNQ_OK);
+    CHECK_EQ(fifo_repair_head(q), JNQ_OK);
+    unlock_head(q);
+    unlock_tail(q);
+    for (uint64_t i = 0; i < 5; i++)
+        pop_sized(q, 10, i, false);
+    drop_queue(q);
+}
+
+static void pop_refuses_what_is_no_record(void)
+{
+    jnq_queue *q = make_queue(0);
+    jnq_box box;
+    for (int extent = 0; extent < 2; extent++) {
+        push_sized(q, 20, 1, extent);
+        struct jnq_record *record = at(q, q->sh->head.pos), before = *record;
+        record->number++;
+        CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        *record = before;
+        record->kind = 0;
+        CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        record->kind = UINT32_MAX;
+        CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        record->kind = JNQ_END;
+        CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        *record = before;
+        if (extent) {
+            record->extent.bytes = q->sh->unit_bytes + 1;
+            CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+            *record = before;
+            record->extent.unit = UINT64_MAX;
+            CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        } else {
+            record->inline_bytes = UINT32_MAX;
+            CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        }
+        *record = before;
+        pop_sized(q, 20, 1, extent);
+    }
+    drop_queue(q);
+}
+
+static void check_names_the_broken_invariant(void)
+{
+    jnq_queue *q = make_queue(0);
+    struct jnq_shared *sh = q->sh;
+    push_sized(q, 20, 0, false);
+    push_sized(q, 20, 1, true);
+    sh->dones = 3;
+    CHECK_EQ(jnq_check(q), 1);
+    sh->dones = 0;
+    sh->takes = 3;
+    CHECK_EQ(jnq_check(q), 1);
+    sh->takes = 0;
+    sh->head.pos += LINE_BYTES;
+    CHECK_EQ(jnq_check(q), 2);
+    sh->head.pos -= LINE_BYTES;
+    sh->tail.pos += LINE_BYTES;
+    CHECK_EQ(jnq_check(q), 2);
+    sh->tail.pos -= LINE_BYTES;
+    struct jnq_record *record = at(q, sh->head.pos + LINE_BYTES);
+    uint64_t unit = record->extent.unit;
+    record->extent.unit = sh->head.block; /* reached twice */
+    CHECK_EQ(jnq_check(q), 4);
+    record->extent.unit = unit;
+    sh->head.front = (uint64_t)1 << (64 - FRONT_BITS) | (unit + 1);
+    CHECK_EQ(jnq_check(q), 6);
+    sh->head.front = 0;
+    is_whole(q);
+    pop_sized(q, 20, 0, false);
+    pop_sized(q, 20, 1, true);
+    drop_queue(q);
+}
+
+/* --- the front list --------------------------------------------------------------------------------------------------- */
+
+static void push_front(jnq_queue *q, uint64_t bytes, uint64_t name, bool extent)
+{
+    uint64_t unit, room = offsetof(struct jnq_cell, record.payload) + (extent ? LINE_BYTES : bytes);
+    uint64_t held = extent ? staged(q, bytes, name) : 0;
+    CHECK_EQ(heap_alloc(q, room, JNQ_FOREVER, &unit), JNQ_OK);
+    struct jnq_cell *cell = unit_at(q, unit);
+    cell->record.number = 0;
+    cell->record.kind = extent ? JNQ_EXTENT : JNQ_INLINE;
+    cell->record.inline_bytes = extent ? 0 : (uint32_t)bytes;
+    if (extent) {
+        cell->record.extent.unit = held;
+        cell->record.extent.bytes = bytes;
+    } else {
+        fill(cell->record.payload, bytes, name);
+    }
+    lock_head(q);
+    fifo_push_front(q, unit);
+    unlock_head(q);
+}
+
+static uint64_t front_length(jnq_queue *q) { return q->sh->head.front >> (64 - FRONT_BITS); }
+
+static void front_list_comes_first_and_backwards(void)
+{
+    jnq_queue *q = make_queue(0);
+    for (uint64_t i = 0; i < 5; i++)
+        push(q, i);
+    for (uint64_t i = 0; i < 3 * SIZES; i++) {
+        push_front(q, size_at(i), 100 + i, is_extent(i));
+        CHECK_EQ(front_length(q), i + 1);
+        CHECK_EQ(jnq_qsize(q), 5 + i + 1);
+        is_whole(q);
+        repair_head(q);
+    }
+    for (uint64_t i = 3 * SIZES; i--;) {
+        pop_sized(q, size_at(i), 100 + i, is_extent(i));
+        CHECK_EQ(front_length(q), i);
+        is_whole(q);
+    }
+    CHECK_EQ(q->sh->head.front, 0);
+    for (uint64_t i = 0; i < 5; i++)
+        pop(q, i);
+    is_empty(q);
+    CHECK_EQ(counters(q).used_bytes, BLOCK_BYTES);
+    drop_queue(q);
+}
+
+static void broken_front_list_is_refused(void)
+{
+    jnq_queue *q = make_queue(0);
+    jnq_box box;
+    push_front(q, 10, 1, false);
+    uint64_t front = q->sh->head.front;
+    q->sh->head.front = front + 1; /* no run begins there */
+    CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+    q->sh->head.front = front + ((uint64_t)1 << (64 - FRONT_BITS)); /* longer than it is */
+    CHECK_EQ(jnq_check(q), 6);
+    q->sh->head.front = front;
+    is_whole(q);
+    pop_sized(q, 10, 1, false);
+    drop_queue(q);
+}
+
+static void discard_frees_all(void)
+{
+    for (uint64_t queued = 0; queued < 200; queued += 39) {
+        jnq_queue *q = make_queue(0);
+        for (uint64_t i = 0; i < queued + 10; i++)
+            push(q, i);
+        for (uint64_t i = 0; i < 10; i++)
+            pop(q, i);
+        for (uint64_t i = 0; i < queued % 5; i++)
+            push_front(q, size_at(i), i, is_extent(i));
+        lock_tail(q);
+        lock_head(q);
+        fifo_own_all(q);
+        store_sc(&q->sh->cut, 11);
+        fifo_discard(q);
+        unlock_head(q);
+        unlock_tail(q);
+        is_empty(q);
+        CHECK_EQ(jnq_qsize(q), 0);
+        CHECK_EQ(counters(q).used_bytes, BLOCK_BYTES);
+        repair_head(q);
+        repair_tail(q);
+        drop_queue(q);
+    }
+}
+
+TESTS("fifo", items_come_in_order_over_blocks, every_size_fills_blocks, room_is_what_maxsize_leaves,
+      no_memory_leaves_it_as_it_was, positions_are_derived_at_every_step, death_in_extend_is_repaired,
+      death_between_blocks_is_repaired, repair_finds_what_is_broken, pop_refuses_what_is_no_record,
+      check_names_the_broken_invariant, front_list_comes_first_and_backwards, broken_front_list_is_refused,
+      discard_frees_all)

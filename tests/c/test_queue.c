@@ -1,0 +1,544 @@
+/* queue: jnq.h as a whole, as one process with threads sees it; every state is whole in between. */
+#include "harness.h"
+
+#include "heap.h"
+
+static const uint64_t sizes[] = {0, 1, 48, 49, 8175, 8176, 8177, 65536, 65537, 131073, 5 << 20};
+#define SIZES (sizeof sizes / sizeof *sizes)
+
+static void is_whole(jnq_queue *q) { CHECK_EQ(jnq_check(q), 0); }
+
+static int try_put(jnq_queue *q, uint64_t bytes, int64_t deadline)
+{
+    char *payload = calloc(1, bytes + 1);
+    int rc = jnq_put(q, payload, bytes, deadline);
+    free(payload);
+    return rc;
+}
+
+static int64_t try_get(jnq_queue *q, int64_t deadline)
+{
+    jnq_box box;
+    int64_t rc = jnq_get(q, &box, deadline);
+    CHECK_EQ(box.taken, rc >= JNQ_LARGE);
+    jnq_release(&box);
+    return rc;
+}
+
+/* Calls again what was only interrupted, with the same deadline. */
+#define PATIENTLY(call)                                                                                                \
+    __extension__({                                                                                                    \
+        int64_t patient_;                                                                                              \
+        while ((patient_ = (call)) == JNQ_INTERRUPTED)                                                                 \
+            ;                                                                                                          \
+        patient_;                                                                                                      \
+    })
+
+/* --- items -------------------------------------------------------------------------------------------------------- */
+
+static void integers_come_back(void)
+{
+    static const int64_t values[] = {0, 1, -1, 255, -JNQ_INTEGER_MIN, JNQ_INTEGER_MIN};
+    enum { VALUES = sizeof values / sizeof *values };
+    jnq_queue *q = make_queue(0);
+    jnq_box box;
+    for (int i = 0; i < VALUES; i++) {
+        CHECK_EQ(jnq_put_integer(q, values[i], JNQ_FOREVER), JNQ_OK);
+        put_item(q, 5, (uint64_t)i);
+    }
+    for (int i = 0; i < VALUES; i++) {
+        int64_t answer = jnq_get(q, &box, JNQ_NOW);
+        CHECK_OP(answer, >=, JNQ_INTEGER_MIN);
+        CHECK_EQ(answer - JNQ_INTEGER_ZERO, values[i]);
+        CHECK_EQ(jnq_unget(q, &box), JNQ_OK);
+        CHECK_EQ(jnq_get(q, &box, JNQ_NOW), answer);
+        jnq_release(&box);
+        take_item(q, &box, 5, (uint64_t)i);
+        jnq_release(&box);
+        is_whole(q);
+    }
+    CHECK_EQ(jnq_get(q, &box, JNQ_NOW), JNQ_EMPTY);
+    drop_queue(q);
+}
+
+static void every_size_comes_back_whole(void)
+{
+    EACH_BASE(base)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        for (uint64_t i = 0; i < SIZES; i++) {
+            put_item(q, sizes[i], i);
+            is_whole(q);
+            CHECK_EQ(jnq_qsize(q), i + 1);
+        }
+        for (uint64_t i = 0; i < SIZES; i++) {
+            get_item(q, sizes[i], i);
+            is_whole(q);
+            CHECK_EQ(jnq_unfinished(q), SIZES - 1 - i);
+        }
+        CHECK_EQ(try_get(q, JNQ_NOW), JNQ_EMPTY);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+}
+
+static void box_says_where_the_payload_is(void)
+{
+    jnq_queue *q = make_queue(0);
+    jnq_box box;
+    put_item(q, JNQ_INLINE_BYTES, 1);
+    put_item(q, JNQ_INLINE_BYTES + 1, 2);
+    take_item(q, &box, JNQ_INLINE_BYTES, 1);
+    CHECK(box.payload == box.copy);
+    CHECK_EQ(box.unit, 0);
+    take_item(q, &box, JNQ_INLINE_BYTES + 1, 2);
+    CHECK(box.payload == unit_at(q, box.unit));
+    CHECK_OP(counters(q).used_bytes, >, idle_bytes(q));
+    is_whole(q);
+    jnq_release(&box);
+    CHECK_EQ(box.taken, 0);
+    jnq_release(&box); /* an empty box is allowed */
+    CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+    drop_queue(q);
+}
+
+static void random_steps_follow_a_model(void)
+{
+    jnq_queue *q = make_queue(0), *other = second_handle(q);
+    enum { MOST = 300 };
+    static struct {
+        uint64_t bytes, name;
+    } model[MOST], taken;
+    uint64_t random = random_state(0), n = 0, unfinished = 0, name = 0;
+    jnq_box box;
+    for (unsigned i = 0; i < scaled(4000); i++) {
+        jnq_queue *side = below(&random, 2) ? q : other;
+        bool up = i % 500 < 250;
+        if (n < MOST && below(&random, 100) < (up ? 70 : 30)) {
+            uint64_t bytes = below(&random, 50) ? below(&random, 300) : sizes[below(&random, SIZES - 1)];
+            put_item(side, bytes, ++name);
+            model[n].bytes = bytes;
+            model[n++].name = name;
+            unfinished++;
+        } else if (n) {
+            taken = model[0];
+            take_item(side, &box, taken.bytes, taken.name);
+            if (below(&random, 4)) {
+                jnq_release(&box);
+                CHECK_EQ(jnq_task_done(side, 1), JNQ_OK);
+                unfinished--;
+                memmove(model, model + 1, --n * sizeof *model);
+            } else {
+                CHECK_EQ(jnq_unget(side, &box), JNQ_OK);
+                CHECK_EQ(box.taken, 0);
+            }
+        } else {
+            CHECK_EQ(try_get(side, JNQ_NOW), JNQ_EMPTY);
+        }
+        CHECK_EQ(jnq_qsize(q), n);
+        CHECK_EQ(jnq_unfinished(other), unfinished);
+        is_whole(side);
+    }
+    for (uint64_t i = 0; i < n; i++)
+        get_item(q, model[i].bytes, model[i].name);
+    CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+    jnq_detach(other);
+    drop_queue(q);
+}
+
+static void unget_restores_order(void)
+{
+    jnq_queue *q = make_queue(0);
+    for (uint64_t i = 0; i < SIZES; i++)
+        put_item(q, sizes[i], i);
+    static jnq_box boxes[SIZES];
+    for (uint64_t i = 0; i < SIZES; i++)
+        take_item(q, &boxes[i], sizes[i], i);
+    CHECK_EQ(jnq_qsize(q), 0);
+    for (uint64_t i = SIZES; i--;) {
+        CHECK_EQ(jnq_unget(q, &boxes[i]), JNQ_OK);
+        CHECK_EQ(boxes[i].taken, 0);
+        CHECK_EQ(jnq_unget(q, &boxes[i]), JNQ_OK); /* empty: nothing happens */
+        is_whole(q);
+    }
+    CHECK_EQ(jnq_qsize(q), SIZES);
+    CHECK_EQ(jnq_unfinished(q), SIZES);
+    put_item(q, 1, 99);
+    for (uint64_t i = 0; i < SIZES; i++)
+        get_item(q, sizes[i], i);
+    get_item(q, 1, 99);
+    CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+    drop_queue(q);
+}
+
+static void rebox_makes_a_box_for_unget(void)
+{
+    jnq_queue *q = make_queue(0);
+    jnq_box box;
+    char payload[100];
+    put_item(q, sizeof payload, 5);
+    put_item(q, 1, 6);
+    take_item(q, &box, sizeof payload, 5);
+    memcpy(payload, box.payload, sizeof payload);
+    jnq_release(&box);
+    jnq_rebox(q, &box, payload, sizeof payload);
+    CHECK_EQ(jnq_unget(q, &box), JNQ_OK);
+    get_item(q, sizeof payload, 5);
+    get_item(q, 1, 6);
+    drop_queue(q);
+}
+
+/* --- bounds and deadlines ----------------------------------------------------------------------------------------------- */
+
+static void bounded_queue_is_full(void)
+{
+    for (uint64_t maxsize = 1; maxsize <= 9; maxsize += 4) {
+        EACH_BASE(base)
+        {
+            jnq_queue *q = make_queue(maxsize);
+            rebase(q, base);
+            CHECK_EQ(jnq_maxsize(q), maxsize);
+            for (uint64_t i = 0; i < maxsize; i++)
+                put_item(q, i % 2 ? 20000 : 3, i);
+            CHECK_EQ(try_put(q, 3, JNQ_NOW), JNQ_FULL);
+            CHECK_EQ(try_put(q, 20000, JNQ_NOW), JNQ_FULL);
+            CHECK_EQ(try_put(q, 200000, JNQ_NOW), JNQ_FULL);
+            is_whole(q);
+            jnq_box box;
+            take_item(q, &box, 3, 0);
+            put_item(q, 1, 77); /* in its place; so an item given back may be one too many */
+            CHECK_EQ(jnq_unget(q, &box), JNQ_OK);
+            CHECK_EQ(jnq_qsize(q), maxsize + 1);
+            CHECK_EQ(try_put(q, 3, JNQ_NOW), JNQ_FULL);
+            get_item(q, 3, 0);
+            CHECK_EQ(try_put(q, 3, JNQ_NOW), JNQ_FULL);
+            is_whole(q);
+            CHECK_EQ(counters(q).processes, 1);
+            drop_queue(q);
+        }
+    }
+}
+
+static void deadlines_come_not_early(void)
+{
+    jnq_queue *q = make_queue(1);
+    uint64_t since = 0;
+    for (int64_t ms = 1; ms <= 700; ms = ms * 7 + 20) { /* within a slice, over slices, and over what a call sleeps */
+        int64_t deadline = event_now() + ms * MILLISECOND;
+        CHECK_EQ(PATIENTLY(try_get(q, deadline)), JNQ_EMPTY);
+        CHECK_OP(event_now(), >=, deadline);
+        put_item(q, 1, 1);
+        deadline = event_now() + ms * MILLISECOND;
+        CHECK_EQ(PATIENTLY(try_put(q, ms % 2 ? 1 : 100000, deadline)), JNQ_FULL);
+        CHECK_OP(event_now(), >=, deadline);
+        deadline = event_now() + ms * MILLISECOND;
+        since = 0;
+        CHECK_EQ(PATIENTLY(jnq_join(q, &since, deadline)), JNQ_TIMEOUT);
+        CHECK_OP(event_now(), >=, deadline);
+        get_item(q, 1, 1);
+        is_whole(q);
+    }
+    CHECK_EQ(try_get(q, 1), JNQ_EMPTY); /* long ago */
+    put_item(q, 1, 1);
+    CHECK_EQ(try_put(q, 1, 1), JNQ_FULL);
+    CHECK_EQ(try_put(q, 100000, 1), JNQ_FULL);
+    CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+    drop_queue(q);
+}
+
+/* --- waiters ------------------------------------------------------------------------------------------------------------ */
+
+enum what { GET, PUT_SMALL, PUT_LARGE, JOIN };
+
+struct waiter {
+    jnq_queue *q;
+    enum what what;
+    uint32_t tid;
+    uint32_t interrupts;
+    int result;
+};
+
+static int once(struct waiter *w, uint64_t *since)
+{
+    switch (w->what) {
+    case GET:
+        return (int)try_get(w->q, JNQ_FOREVER);
+    case PUT_SMALL:
+        return try_put(w->q, 3, JNQ_FOREVER);
+    case PUT_LARGE:
+        return try_put(w->q, 20000, JNQ_FOREVER);
+    case JOIN:
+        break;
+    }
+    return jnq_join(w->q, since, JNQ_FOREVER);
+}
+
+static void *wait_in_thread(void *arg)
+{
+    struct waiter *w = arg;
+    uint64_t since = 0;
+    store_sc(&w->tid, (uint32_t)own_tid());
+    while ((w->result = once(w, &since)) == JNQ_INTERRUPTED)
+        add_sc(&w->interrupts, 1);
+    return NULL;
+}
+
+static pthread_t start_waiter(struct waiter *w, jnq_queue *q, enum what what)
+{
+    *w = (struct waiter){.q = q, .what = what};
+    pthread_t thread = start_thread(wait_in_thread, w);
+    until_asleep(&w->tid);
+    return thread;
+}
+
+static void waiters_are_woken(void)
+{
+    for (unsigned round = 0; round < scaled(40); round++) {
+        struct waiter w;
+        jnq_queue *q = make_queue(1);
+        pthread_t thread = start_waiter(&w, q, GET);
+        put_item(q, 7, 1);
+        join_thread(thread);
+        CHECK_EQ(w.result, 7);
+        put_item(q, 3, 1);
+        thread = start_waiter(&w, q, round % 2 ? PUT_SMALL : PUT_LARGE);
+        get_item(q, 3, 1);
+        join_thread(thread);
+        CHECK_EQ(w.result, JNQ_OK);
+        thread = start_waiter(&w, q, JOIN);
+        CHECK_EQ(jnq_task_done(q, 2), JNQ_OK);
+        join_thread(thread);
+        CHECK_EQ(w.result, JNQ_OK);
+        CHECK_OP(try_get(q, JNQ_NOW), >=, JNQ_LARGE);
+        jnq_box box;
+        put_item(q, 1, 2);
+        take_item(q, &box, 1, 2);
+        thread = start_waiter(&w, q, GET); /* an item given back is an item */
+        CHECK_EQ(jnq_unget(q, &box), JNQ_OK);
+        join_thread(thread);
+        CHECK_EQ(w.result, 1);
+        drop_queue(q);
+    }
+}
+
+static void handle(int signal) { (void)signal; }
+
+static void signals_interrupt_and_nothing_happened(void)
+{
+    struct sigaction action = {.sa_handler = handle}, before;
+    CHECK(!sigaction(SIGUSR1, &action, &before));
+    for (int what = GET; what <= JOIN; what++) {
+        struct waiter w;
+        jnq_queue *q = make_queue(1);
+        if (what != GET)
+            put_item(q, 9, 1);
+        jnq_counters was = counters(q);
+        pthread_t thread = start_waiter(&w, q, (enum what)what);
+        while (load_sc(&w.interrupts) < 3) {
+            pthread_kill(thread, SIGUSR1);
+            nap(MILLISECOND);
+        }
+        is_whole(q);
+        jnq_counters is = counters(q);
+        CHECK_EQ(is.puts, was.puts);
+        CHECK_EQ(is.takes, was.takes);
+        if (what == GET)
+            put_item(q, 9, 1);
+        else
+            get_item(q, 9, 1);
+        join_thread(thread);
+        CHECK_OP(w.result, >=, 0);
+        drop_queue(q);
+    }
+    CHECK(!sigaction(SIGUSR1, &before, NULL));
+}
+
+/* --- shutdown --------------------------------------------------------------------------------------------------------------- */
+
+static void shutdown_refuses_puts_and_drains(void)
+{
+    EACH_BASE(base)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        for (uint64_t i = 0; i < SIZES; i++)
+            put_item(q, sizes[i], i);
+        CHECK_EQ(jnq_shutdown(q, 0), JNQ_OK);
+        CHECK_EQ(jnq_shutdown(q, 0), JNQ_OK);
+        for (uint64_t i = 0; i < SIZES; i++)
+            CHECK_EQ(try_put(q, sizes[i], i % 2 ? JNQ_NOW : JNQ_FOREVER), JNQ_SHUTDOWN);
+        is_whole(q);
+        for (uint64_t i = 0; i < SIZES; i++) {
+            jnq_box box;
+            take_item(q, &box, sizes[i], i);
+            CHECK_EQ(jnq_unget(q, &box), JNQ_OK);
+            get_item(q, sizes[i], i);
+            is_whole(q);
+        }
+        CHECK_EQ(try_get(q, JNQ_NOW), JNQ_SHUTDOWN);
+        CHECK_EQ(try_get(q, JNQ_FOREVER), JNQ_SHUTDOWN);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+}
+
+static void immediate_shutdown_discards(void)
+{
+    EACH_BASE(base) for (int given_back = 0; given_back < 2; given_back++)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        for (int more = 0; more < 20; more++)
+            for (uint64_t i = 0; i < SIZES - 1; i++)
+                put_item(q, sizes[i], i);
+        static jnq_box boxes[SIZES];
+        for (uint64_t i = 0; i < SIZES - 1; i++)
+            take_item(q, &boxes[i], sizes[i], i);
+        if (given_back)
+            CHECK_EQ(jnq_unget(q, &boxes[7]), JNQ_OK);
+        CHECK_EQ(jnq_shutdown(q, 1), JNQ_OK);
+        is_whole(q);
+        CHECK_EQ(jnq_qsize(q), 0);
+        uint64_t held = SIZES - 1 - (uint64_t)given_back;
+        CHECK_EQ(jnq_unfinished(q), held);
+        CHECK_EQ(try_get(q, JNQ_FOREVER), JNQ_SHUTDOWN);
+        CHECK_EQ(try_put(q, 1, JNQ_FOREVER), JNQ_SHUTDOWN);
+        CHECK_EQ(try_put(q, 100000, JNQ_FOREVER), JNQ_SHUTDOWN);
+        for (uint64_t i = 0; i < SIZES - 1; i++) {
+            if (!boxes[i].taken)
+                continue;
+            CHECK(filled(boxes[i].payload, sizes[i], i)); /* what was in hand stays */
+            if (i % 2) {
+                CHECK_EQ(jnq_unget(q, &boxes[i]), JNQ_OK); /* discarded, and done */
+            } else {
+                jnq_release(&boxes[i]);
+                CHECK_EQ(jnq_task_done(q, 1), JNQ_OK);
+            }
+            CHECK_EQ(jnq_unfinished(q), --held);
+            is_whole(q);
+        }
+        uint64_t since = 0;
+        CHECK_EQ(jnq_join(q, &since, JNQ_NOW), JNQ_OK);
+        CHECK_EQ(jnq_task_done(q, 1), JNQ_TOO_MANY_DONE);
+        CHECK_EQ(counters(q).used_bytes, BLOCK_BYTES);
+        CHECK_EQ(jnq_shutdown(q, 1), JNQ_OK);
+        drop_queue(q);
+    }
+}
+
+static void shutdown_wakes_every_waiter(void)
+{
+    for (int immediate = 0; immediate < 2; immediate++) {
+        for (int what = GET; what <= JOIN; what++) {
+            struct waiter w[3];
+            pthread_t threads[3];
+            jnq_queue *q = make_queue(1);
+            if (what != GET)
+                put_item(q, 3, 1);
+            for (int i = 0; i < 3; i++)
+                threads[i] = start_waiter(&w[i], q, (enum what)what);
+            CHECK_EQ(jnq_shutdown(q, immediate), JNQ_OK);
+            if (what == JOIN && !immediate)
+                get_item(q, 3, 1);
+            for (int i = 0; i < 3; i++) {
+                join_thread(threads[i]);
+                CHECK_EQ(w[i].result, what == JOIN ? JNQ_OK : JNQ_SHUTDOWN);
+            }
+            drop_queue(q);
+        }
+    }
+}
+
+/* --- tasks, memory, forks ------------------------------------------------------------------------------------------------ */
+
+static void join_waits_for_all(void)
+{
+    jnq_queue *q = make_queue(0);
+    struct waiter w[3];
+    pthread_t threads[3];
+    for (unsigned round = 0; round < scaled(20); round++) {
+        for (uint64_t i = 0; i < 10; i++)
+            put_item(q, 10, i);
+        for (int i = 0; i < 3; i++)
+            threads[i] = start_waiter(&w[i], q, JOIN);
+        for (uint64_t i = 0; i < 10; i++) {
+            CHECK_OP(jnq_unfinished(q), >, 0);
+            get_item(q, 10, i);
+        }
+        put_item(q, 1, 1); /* the zero is over, but it was */
+        for (int i = 0; i < 3; i++)
+            join_thread(threads[i]);
+        get_item(q, 1, 1);
+    }
+    drop_queue(q);
+}
+
+static void no_memory_leaves_the_queue_as_before(void)
+{
+    jnq_queue *q = make_small_queue(0, 4 << 20);
+    for (int round = 0; round < 3; round++) {
+        uint64_t n = 0, bytes = round % 2 ? 100000 : 8177;
+        int rc;
+        while (!(rc = try_put(q, bytes, JNQ_NOW)))
+            n++;
+        CHECK_EQ(rc, JNQ_NO_MEMORY);
+        CHECK_OP(n, >, 10);
+        CHECK_EQ(jnq_qsize(q), n);
+        is_whole(q);
+        while (n--)
+            CHECK_EQ(try_get(q, JNQ_NOW), JNQ_LARGE);
+        CHECK_EQ(try_get(q, JNQ_NOW), JNQ_EMPTY);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+    }
+    under_test = q;
+    drop_queue(q);
+}
+
+struct held {
+    jnq_queue *q;
+    jnq_box box;
+    int how;
+};
+
+/* In the ways that there are, but once: a box is ended once. */
+static void end_the_parents_box(void *arg)
+{
+    struct held *held = arg;
+    if (held->how & 1)
+        put_item(held->q, 4, 4); /* enters: now there are two owners */
+    if (held->how & 2)
+        jnq_release(&held->box);
+    else
+        CHECK_EQ(jnq_unget(held->q, &held->box), JNQ_OK);
+    CHECK_EQ(held->box.taken, 0);
+    if (held->how & 1)
+        get_item(held->q, 4, 4);
+}
+
+static void box_is_the_parents(void)
+{
+    static struct held held;
+    held.q = make_queue(0);
+    for (uint64_t bytes = 10; bytes <= 100000; bytes *= 100) {
+        put_item(held.q, bytes, 1);
+        take_item(held.q, &held.box, bytes, 1);
+        for (held.how = 0; held.how < 4; held.how++)
+            join_child(start_child(end_the_parents_box, &held));
+        is_whole(held.q);
+        CHECK_EQ(jnq_qsize(held.q), 0);
+        CHECK(filled(held.box.payload, bytes, 1));
+        CHECK_EQ(jnq_unget(held.q, &held.box), JNQ_OK);
+        get_item(held.q, bytes, 1);
+    }
+    CHECK_EQ(jnq_reap(held.q), JNQ_OK);
+    CHECK_EQ(counters(held.q).processes, 1);
+    CHECK_EQ(counters(held.q).used_bytes, idle_bytes(held.q));
+    drop_queue(held.q);
+}
+
+TESTS("queue", integers_come_back, every_size_comes_back_whole, box_says_where_the_payload_is,
+      random_steps_follow_a_model, unget_restores_order, rebox_makes_a_box_for_unget, bounded_queue_is_full,
+      deadlines_come_not_early, waiters_are_woken, signals_interrupt_and_nothing_happened,
+      shutdown_refuses_puts_and_drains, immediate_shutdown_discards, shutdown_wakes_every_waiter, join_waits_for_all,
+      no_memory_leaves_the_queue_as_before, box_is_the_parents)

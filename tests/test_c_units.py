@@ -1,0 +1,154 @@
+"""
+The C core's unit tests, tests/c: every unit, plain and under the sanitizers, with both doors.
+
+Each program is built once and run as one test; its output is shown when it fails. By hand, with a word that selects
+test functions, if there is one (environment: tests/c/harness.h):
+
+    python tests/test_c_units.py run thread futex heap [word]
+
+CC names the compiler; else it is cc or gcc. Two compilers or programs run at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow  # the first to be waited for comes after the core was compiled
+
+HERE = Path(__file__).resolve().parent / "c"
+CORE = HERE.parent.parent / "csrc"
+SOURCES = {path.stem.split("test_")[-1]: path for path in sorted(HERE.glob("*.c"))}
+
+CFLAGS = ["-std=gnu11", "-g", "-pthread", f"-I{CORE}"]
+CFLAGS += ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror"]
+ASAN = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+VARIANTS = {"plain": ["-O2"], "address": ["-O1", *ASAN], "thread": ["-O1", "-fsanitize=thread"]}
+DOORS = {"futex": [], "sem": ["-DJNQ_DOOR_SEM"]}
+LINK = {"event": ["-Wl,--wrap=door_wake"]}  # see the head of the test
+
+# What a developer's own environment must not decide: the tests bring the sanitizers' options along.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("SAN_OPTIONS")}
+
+
+def call(command, folder):
+    """Run a command; its exit code and all it wrote."""
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([str(word) for word in command], cwd=folder, env=ENVIRONMENT, check=False, **output)
+    return done.returncode, done.stdout
+
+
+def compiler():
+    """The words that the compiler's command begins with."""
+    return shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or "gcc"]
+
+
+def can_link(folder, variant):
+    """Whether the compiler can link programs of this variant."""
+    source = folder / f"{variant}.c"
+    source.write_text("int main(void) { return 0; }\n")
+    return call([*compiler(), *VARIANTS[variant], "-o", source.with_suffix(""), source], folder)[0] == 0
+
+
+def compile_core(folder, variant, door):
+    """Make the folder and the core's object files in it."""
+    folder.mkdir()
+    flags = [*CFLAGS, *VARIANTS[variant], *DOORS[door]]
+    return call([*compiler(), *flags, "-c", *sorted(CORE.glob("*.c"))], folder)
+
+
+def compile_unit(folder, variant, door, unit):
+    """Make the program of a unit in the folder of the core's object files."""
+    flags = [*CFLAGS, *VARIANTS[variant], *DOORS[door], *LINK.get(unit, [])]
+    return call([*compiler(), *flags, "-o", unit, SOURCES[unit], *sorted(folder.glob("*.o"))], folder)
+
+
+def run_unit(folder, variant, unit, *words):
+    """Run the program of a unit."""
+    # ThreadSanitizer does not find its way through every random layout of the address space.
+    fixed = ["setarch", "-R"] if variant == "thread" and shutil.which("setarch") else []
+    if fixed and subprocess.run([*fixed, "true"], capture_output=True, check=False).returncode:
+        fixed = []  # not allowed in some containers
+    return call([*fixed, folder / unit, *words], folder)
+
+
+def first_failure(*steps):
+    """Take the steps, functions that give an exit code and an output, until one fails."""
+    for step in steps:
+        code, output = step()
+        if code:
+            break
+    return code, output
+
+
+@pytest.fixture(scope="session")
+def outcomes(request, tmp_path_factory):
+    """For each of the selected (variant, door, unit): the future of its exit code and output, or why it is skipped."""
+    folder = tmp_path_factory.mktemp("c")
+    selected = [item.callspec.params for item in request.session.items if item.path == Path(__file__)]
+    selected = [(params["variant"], params["door"], params["unit"]) for params in selected]
+    builds = dict.fromkeys((variant, door) for variant, door, _ in selected)
+    skipped = {variant for variant, _ in builds if variant != "plain" and not can_link(folder, variant)}
+    pool = ThreadPoolExecutor(2)
+    cores = {}
+    for variant, door in builds:
+        if variant not in skipped:
+            cores[variant, door] = pool.submit(compile_core, folder / f"{variant}-{door}", variant, door)
+
+    def outcome(variant, door, unit):
+        there = folder / f"{variant}-{door}"
+        return first_failure(
+            cores[variant, door].result,
+            lambda: compile_unit(there, variant, door, unit),
+            lambda: run_unit(there, variant, unit),
+        )
+
+    futures = {}
+    for variant, door, unit in selected:
+        if variant in skipped:
+            futures[variant, door, unit] = f"the compiler cannot link {' '.join(VARIANTS[variant])}"
+        else:
+            futures[variant, door, unit] = pool.submit(outcome, variant, door, unit)
+    yield futures
+    for future in futures.values():
+        if not isinstance(future, str):
+            future.cancel()
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("unit", SOURCES)
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_c_unit(outcomes, variant, door, unit):
+    """The unit keeps its contract."""
+    outcome = outcomes[variant, door, unit]
+    if isinstance(outcome, str):
+        pytest.skip(outcome)
+    code, output = outcome.result()
+    assert code == 0, f"{variant}, {door}, {unit}:\n{output}"
+
+
+def main(command, variant, door, unit, *words):
+    """Build one program and run it."""
+    assert command == "run", __doc__
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "core"
+        code, output = first_failure(
+            lambda: compile_core(folder, variant, door),
+            lambda: compile_unit(folder, variant, door, unit),
+            lambda: run_unit(folder, variant, unit, *words),
+        )
+    print(output, end="")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]) if len(sys.argv) > 4 else __doc__)
