@@ -165,14 +165,14 @@ static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
     return false;
 }
 
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and after a long sleep, because a
- * signal that came just before it did not interrupt it. Without the GIL. */
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and now and then, because a signal
+ * that came while this thread was not asleep did not interrupt it. Without the GIL. */
 static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds, uint64_t arg, int64_t deadline)
 {
     if (spin(q, holds, arg))
         return JNQ_OK;
     bool was_deep = false;
-    int64_t now = event_now(), began = now;
+    int64_t now = event_now(), entered = now, began = now;
     for (;;) {
         recover_tick(q, now);
         uint32_t e = event_prepare(ev);
@@ -188,7 +188,7 @@ static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds,
         if (holds(q, arg))
             return JNQ_OK;
         now = event_now();
-        if (woken == EVENT_INTERRUPTED || (woken == EVENT_TIMEOUT && sleep_long && now < deadline))
+        if (woken == EVENT_INTERRUPTED || (sleep_long && now < deadline) || now - entered > 2 * EVENT_DEEP_NS)
             return JNQ_INTERRUPTED;
         if (woken == EVENT_WOKEN)
             began = now; /* there is traffic: stay alert */
