@@ -41,9 +41,10 @@ static void record_zero(struct jnq_queue *q, uint64_t at_puts)
 
 static void announce_zero(struct jnq_queue *q, uint64_t dones)
 {
-    if (counts_tasks(q) > dones)
-        return; /* a put was faster; less than dones only if a cut came in between */
-    record_zero(q, load_sc(&q->sh->cut) ? UINT64_MAX : dones);
+    if (counts_tasks(q) <= dones) /* less only if a cut came in between */
+        record_zero(q, load_sc(&q->sh->cut) ? UINT64_MAX : dones);
+    else if (load_sc(&q->sh->zero_at) < dones)
+        return; /* a put was faster, and did not see the zero */
     event_notify_all(&q->sh->zero);
 }
 

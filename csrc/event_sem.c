@@ -5,8 +5,8 @@
  * where TOKENS_MAX tokens lie that nobody takes, nobody does. Those left over wake later sleepers for nothing.
  *
  * The number of sleepers is unknown, so a wake for all is handed on: `all` keeps the seq of the last one, and
- * whoever was asleep since before it posts a token for the next. The last token wakes a later sleeper for
- * nothing. */
+ * whoever was asleep since before it posts a token for the next. Many tokens are posted to begin with, so that a later
+ * sleeper who takes one does not end the chain. */
 #ifdef JNQ_DOOR_SEM
 #define _GNU_SOURCE
 #include <errno.h>
@@ -76,7 +76,7 @@ bool door_wake(struct jnq_event *ev, uint64_t n)
 void door_wake_all(struct jnq_event *ev)
 {
     store_sc(&ev->all, load_sc(&ev->seq));
-    post(ev, 1);
+    post(ev, TOKENS_MAX);
 }
 
 #else

@@ -9,7 +9,7 @@
  * JNQ_FOREVER has no deadline.
  *
  * JNQ_INTERRUPTED: nothing happened; run signal handlers, then make the same call with the same
- * deadline. It is returned on a signal and, so that no signal is missed, after a second of sleep.
+ * deadline. It is returned on a signal and, so that no signal is missed, once a second.
  *
  * Threads: every function may be called by many threads on one handle. A call that sleeps, or copies
  * much, gives up the GIL through gil.h; no other call does.
@@ -45,13 +45,14 @@ enum jnq_result {
 #define JNQ_INTEGER_MIN 0x2000000000000000  /* no smaller answer is an integer */
 #define JNQ_INLINE_BYTES 8176               /* longest payload that is copied instead of lent */
 
-/* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time. */
+/* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time, and must not be
+ * copied. */
 typedef struct {
     uint64_t taken;      /* 1 while it holds an item that was neither released nor given back */
     uint64_t bytes;      /* length of the payload */
     const char *payload; /* copied: `copy`; JNQ_LARGE: in the segment, until jnq_release() */
     uint64_t unit;       /* JNQ_LARGE: which extent; else 0 */
-    jnq_queue *queue;    /* JNQ_LARGE: whose */
+    jnq_queue *queue;    /* whose */
     uint32_t fork;       /* of the process that took it */
     uint32_t kind;       /* of the record it came in */
     char copy[8176];

@@ -165,34 +165,36 @@ static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
     return false;
 }
 
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and now and then, because a signal
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and once a second, because a signal
  * that came while this thread was not asleep did not interrupt it. Without the GIL. */
 static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds, uint64_t arg, int64_t deadline)
 {
     if (spin(q, holds, arg))
         return JNQ_OK;
-    bool was_deep = false;
     int64_t now = event_now(), entered = now, began = now;
-    for (;;) {
+    uint32_t last_e = 0;
+    for (bool was_deep = false;;) {
         recover_tick(q, now);
         uint32_t e = event_prepare(ev);
         if (holds(q, arg))
             return JNQ_OK;
         if (now >= deadline)
             return JNQ_TIMEOUT;
-        if (now - began >= EVENT_DEEP_NS)
-            event_deepen(ev);
-        bool is_deep = event_is_deep(ev), sleep_long = is_deep && was_deep;
-        int64_t until = now + (sleep_long ? EVENT_DEEP_NS : EVENT_SLICE_NS);
+        bool is_deep = event_is_deep(ev);
+        /* Long only if the flag has been up for a slice, and nobody has called us back meanwhile. */
+        int64_t until = now + (is_deep && was_deep && e == last_e ? EVENT_DEEP_NS : EVENT_SLICE_NS);
+        was_deep = is_deep;
+        last_e = e;
         enum event_result woken = event_sleep(ev, e, until < deadline ? until : deadline);
         if (holds(q, arg))
             return JNQ_OK;
         now = event_now();
-        if (woken == EVENT_INTERRUPTED || (sleep_long && now < deadline) || now - entered > 2 * EVENT_DEEP_NS)
-            return JNQ_INTERRUPTED;
         if (woken == EVENT_WOKEN)
             began = now; /* there is traffic: stay alert */
-        was_deep = is_deep;
+        if (now - began >= EVENT_DEEP_NS)
+            event_deepen(ev);
+        if (woken == EVENT_INTERRUPTED || now - entered >= EVENT_DEEP_NS)
+            return now >= deadline ? JNQ_TIMEOUT : JNQ_INTERRUPTED;
     }
 }
 
@@ -310,12 +312,11 @@ static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
     lock_release(&sh->head.lock);
     if (freed)
         heap_free(q, freed);
-    if (rc == JNQ_LARGE) {
-        box->queue = q;
+    if (rc == JNQ_LARGE)
         add_sc(&q->users, 1);
-    }
     if (rc != JNQ_OK && rc != JNQ_LARGE)
         return rc;
+    box->queue = q;
     box->fork = load_relaxed(&q->fork);
     event_notify(&sh->space, 1);
     if (rc == JNQ_LARGE)
@@ -352,17 +353,22 @@ int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline)
 /* False in the child of a fork that came after the get: then the item is the parent's. */
 static bool ours(jnq_queue *q, jnq_box *box) { return procs_entered(q) && box->fork == load_relaxed(&q->fork); }
 
-void jnq_release(jnq_box *box)
+static void release(jnq_box *box)
 {
     bool lent = box->taken && box->unit;
     box->taken = 0;
     if (!lent)
         return;
-    bool heavy = box->bytes > GIL_KEEP_BYTES;
-    void *gil = heavy ? gil_give_up() : NULL;
     if (ours(box->queue, box))
         heap_free(box->queue, box->unit);
     leave(box->queue);
+}
+
+void jnq_release(jnq_box *box)
+{
+    bool heavy = box->taken && box->unit && box->bytes > GIL_KEEP_BYTES;
+    void *gil = heavy ? gil_give_up() : NULL;
+    release(box);
     if (heavy)
         gil_take_back(gil);
 }
@@ -370,6 +376,7 @@ void jnq_release(jnq_box *box)
 void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes)
 {
     box->taken = 1;
+    box->queue = q;
     box->kind = JNQ_INLINE;
     box->bytes = bytes;
     box->payload = box->copy;
@@ -408,7 +415,7 @@ static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
     lock_release(&sh->head.lock);
     if (cut) {
         heap_free(q, unit);
-        jnq_release(box);
+        release(box);
         counts_done(q, 1);
         return JNQ_OK;
     }
@@ -421,7 +428,7 @@ static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
 
 int jnq_unget(jnq_queue *q, jnq_box *box)
 {
-    if (!box->taken || !ours(q, box)) {
+    if (!box->taken || box->queue != q || !ours(q, box)) {
         jnq_release(box);
         return JNQ_OK;
     }

@@ -8,6 +8,7 @@ returns makes it give the item back.
 from __future__ import annotations
 
 import operator
+import signal
 import types
 from multiprocessing import context, queues, reduction, util
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -50,33 +51,39 @@ def _new_box() -> tuple[CData, Buffer]:
     return box, ffi.buffer(box.copy)
 
 
-def _rescue(handle: CData, box: CData, payload: bytes | Buffer | None, exception: BaseException) -> None:
-    """Gives back the item of a get() that ends with an exception, unless the item is the reason for it."""
-    rc = INTERRUPTED
-    while box.taken and rc == INTERRUPTED:
-        try:
-            if payload is not None and _fails_to_load(payload, exception):
-                lib.jnq_release(box)
-            else:
-                rc = lib.jnq_unget(handle, box)
-        except BaseException:
-            pass  # another signal: first the item; `exception` will do
+def _rescue(
+    handle: CData, box: CData, kept: Any, lent: Buffer | None, reason: BaseException, rescued: list[bool]
+) -> None:
+    """Gives back the item of a get() that ends with an exception, unless the item is the reason for it.
 
-
-def _fails_to_load(payload: bytes | Buffer, exception: BaseException) -> bool:
-    """Whether the exception is that of an item that cannot be unpickled, and not one of a signal handler.
-
-    Nothing about the exception tells that; unpickling once more does.
+    The item is what was kept of the box (which may be in use again), or in the box. Nothing about the exception tells
+    whether it is a signal handler's or that of an item which cannot be unpickled: unpickling once more does, with
+    signals held back.
     """
-    if isinstance(exception, KeyboardInterrupt):
-        return False
-    loaded: list[Any] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        loaded.extend(map(loads, (payload,)))  # one call: a signal handler cannot raise between loads() and extend()
-    except type(exception):
-        return not loaded
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        payload = kept if isinstance(kept, bytes) else lent
+        failed = payload is not None and not isinstance(reason, KeyboardInterrupt) and _fails_to_load(payload)
+        if kept is not None and not failed:
+            data = kept if isinstance(kept, bytes) else plain_dumps(kept)
+            box = ffi.new("jnq_box *")
+            lib.jnq_rebox(handle, box, data, len(data))
+        if failed and kept is None:
+            lib.jnq_release(box)
+        elif not failed:
+            while lib.jnq_unget(handle, box) == INTERRUPTED:
+                pass
+        rescued.append(True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _fails_to_load(payload: bytes | Buffer) -> bool:
+    try:
+        loads(payload)
     except BaseException:
-        return False
+        return True
     return False
 
 
@@ -190,7 +197,7 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         If the caller is killed while it waits, nothing is lost; an item that it had taken dies with it. An exception
         raised by a signal handler leaves the item in the queue.
         """
-        # A signal handler may raise after any call: so the item is always in the box, `integer` or `data`, and no call
+        # A signal handler may raise after any call: so the item is always in the box or `kept`, and no call
         # follows the one that unpickles it.
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
@@ -201,34 +208,35 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
             pair = _new_box()
         box, copy = pair
         handle = self._handle
-        data: bytes | None = None
-        integer: int | None = None
-        payload: bytes | Buffer | None = None
+        kept: Any = None
+        lent: Buffer | None = None
         try:
             rc = _get(handle, box, deadline)
             while rc == INTERRUPTED:
                 rc = _get(handle, box, deadline)
             if rc >= INTEGER_MIN:
-                integer = rc - INTEGER_ZERO
+                kept = rc - INTEGER_ZERO
+                box.taken = 0  # only an empty box may be found by others
                 _boxes.append(pair)
-                return integer
+                return kept
             if rc >= 0:
-                data = copy[:rc]
+                kept = copy[:rc]
+                box.taken = 0
                 _boxes.append(pair)
-                return loads(data)
-            if rc != LARGE:
-                _boxes.append(pair)
-                raise error(rc)
-            payload = ffi.buffer(box.payload, box.bytes)
-            return loads(payload)  # the box ends with this frame, and so does the loan
+                return loads(kept)
+            if rc == LARGE:
+                lent = ffi.buffer(box.payload, box.bytes)
+                return loads(lent)  # the box ends with this frame, and so does the loan
         except BaseException as exception:
-            if integer is not None:
-                data = plain_dumps(integer)
-            if data is not None:
-                payload, box = data, ffi.new("jnq_box *")  # the one that the item came in may be in use again
-                lib.jnq_rebox(handle, box, data, len(data))
-            _rescue(handle, box, payload, exception)
+            rescued: list[bool] = []
+            while not rescued:
+                try:
+                    _rescue(handle, box, kept, lent, exception, rescued)
+                except BaseException:
+                    pass  # another signal: first the item; `exception` will do
             raise
+        _boxes.append(pair)
+        raise error(rc)
 
     def put_nowait(self, obj: Any) -> None:
         """Puts an item if a slot is free: `put(obj, False)`."""

@@ -1,0 +1,158 @@
+"""The boxes in which get() receives items are shared by all queues of a process: nothing may pass between these."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import sys
+import threading
+
+import pytest
+
+import joinq
+
+
+@pytest.fixture
+def rapid_switching():
+    """Threads that give way to each other as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_empty_in_one_thread_takes_nothing_from_another(rapid_switching):
+    """A get() that finds nothing leaves the items alone that other threads take from other queues."""
+    nothing, something = joinq.Queue(), joinq.Queue()
+    ended = threading.Event()
+    strays = []
+
+    def poll():
+        while not ended.is_set():
+            try:
+                strays.append(nothing.get_nowait())
+            except queue.Empty:
+                pass
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    try:
+        for number in range(5_000):
+            item = ("item", number, "x" * (number % 3 * 9_000))
+            something.put(item)
+            assert something.get() == item
+    finally:
+        ended.set()
+        poller.join()
+    assert strays == []
+    assert (nothing.qsize(), something.qsize()) == (0, 0)
+
+
+def test_exception_before_get_asks_brings_nothing_back():
+    """An exception that a trace function raises in get(), before it takes anything, puts no earlier item back."""
+    earlier, later = joinq.Queue(), joinq.Queue()
+    earlier.put("earlier")
+    later.put("later")
+    assert earlier.get() == "earlier"
+    lines = []
+
+    def trace(frame, event, arg):
+        if frame.f_code is joinq.Queue.get.__code__ and event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == stop_at:
+                raise InterruptedError
+        return trace
+
+    for stop_at in range(1, 40):  # noqa: B007, trace() reads it
+        lines.clear()
+        sys.settrace(trace)
+        try:
+            later.get_nowait()
+        except InterruptedError:
+            assert later.qsize() <= 1
+            assert earlier.qsize() == 0
+        else:
+            break
+        finally:
+            sys.settrace(None)
+        if later.empty():
+            later.put("later")  # the exception came after the item was unpickled
+        assert later.qsize() == 1
+    assert stop_at > 5
+
+
+def test_interrupt_while_a_queue_is_cut_off(monkeypatch):
+    """An interrupted get() of a large item, after shutdown(immediate=True), discards the item and ends its task."""
+    q = joinq.JoinableQueue()
+    q.put(Meddler(200_000))
+    Meddler.queue = q
+    with pytest.raises(KeyboardInterrupt):
+        q.get()
+    assert (q.qsize(), q.unfinished_tasks) == (0, 0)
+    q.join(60)
+
+
+def test_item_that_cannot_be_unpickled_counts_as_taken_whatever_it_raises():
+    """Also if it raises something else each time, or what is no Exception."""
+    q = joinq.JoinableQueue()
+    for kind in (ValueError, SystemExit):
+        q.put(Raiser(kind))
+        with pytest.raises(kind):
+            q.get()
+        assert (q.qsize(), q.unfinished_tasks) == (0, 1)
+        q.task_done()
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_second_signal_does_not_lose_the_item(size):
+    """An item whose get() is ended by one signal after the other is still there."""
+
+    def handler(_, frame):
+        # Not in the caller's frame: what get() has returned there is lost with the exception.
+        if frame.f_code.co_filename == joinq.Queue.get.__code__.co_filename:
+            raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    q = joinq.JoinableQueue()
+    q.put([str(number) for number in range(size)])
+    taken = 0
+    try:
+        for _ in range(20):
+            signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+            try:
+                q.get()
+                taken = 1
+            except TimeoutError:
+                pass
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if taken:
+                break
+            assert q.qsize() == 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert q.qsize() == 1 - taken
+
+
+class Meddler:
+    """Shuts the queue down while it is unpickled, and raises what Ctrl-C does."""
+
+    queue = None
+
+    def __init__(self, size):
+        self.load = "x" * size
+
+    def __setstate__(self, state):
+        Meddler.queue.shutdown(immediate=True)
+        raise KeyboardInterrupt
+
+
+class Raiser:
+    """Raises when it is unpickled."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __setstate__(self, state):
+        raise state["kind"]
