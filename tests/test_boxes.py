@@ -103,6 +103,7 @@ def test_item_that_cannot_be_unpickled_counts_as_taken_whatever_it_raises():
         q.task_done()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="signals raise between any two bytecodes: see DESIGN.md")
 @pytest.mark.parametrize("size", [1, 300_000])
 def test_second_signal_does_not_lose_the_item(size):
     """An item whose get() is ended by one signal after the other is still there."""
