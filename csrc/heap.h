@@ -3,7 +3,7 @@
  * State            written by      guard      order    if the writer dies here
  *   map[first]     alloc           heap lock  acq/rel  one store makes a run used; see below
  *   map[first]     free, own       the run    acq/rel  none: one store frees it, or changes its owner
- *   MARK bits      procs_reap      all locks  sc       cleared before every use
+ *   MARK bits      recover_reap      all locks  sc       cleared before every use
  *   recent, top,   alloc, free     heap lock  plain    repair() drops the hints
  *     rover
  *   free_warm,     alloc, free     none       sc       estimates: off by a run until heap_sweep() counts
@@ -19,7 +19,7 @@
  * Ownership: the owner of a used run that can be reached (from the blocks or the front list) is the queue,
  * whatever the word says. The owner of one that cannot be reached is the process it names: it is about to make
  * it reachable, has just made it unreachable, or lends it to Python. So before a process unlinks a run it makes
- * itself the owner, and a process's death frees what it owns and nobody can reach (procs_reap).
+ * itself the owner, and a process's death frees what it owns and nobody can reach (recover_reap).
  *
  * Memory: units are backed before anybody writes to them, so that a lack of memory is an error and not SIGBUS.
  * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that

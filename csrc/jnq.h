@@ -115,6 +115,9 @@ void jnq_release(jnq_box *box);
  * get, it only empties the box. */
 int jnq_unget(jnq_queue *q, jnq_box *box);
 
+/* Waits until another thread has emptied the box, for 10 seconds at most. Not ended by signals. */
+void jnq_await(jnq_box *box);
+
 /* Makes a box that jnq_unget() takes of a payload of at most JNQ_INLINE_BYTES that this process had taken. */
 void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes);
 

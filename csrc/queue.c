@@ -24,6 +24,8 @@
 
 #define GIL_KEEP_BYTES 65536     /* copying more takes long enough to let other threads run */
 #define BUSY_GRACE_NS 1000000000 /* how long an operation that must not wait waits for a lock */
+#define AWAIT_NS 10000000000
+#define AWAIT_STEP_NS 100000
 #define SPIN_MIN_NS 2000
 #define SPIN_MAX_NS 30000
 
@@ -355,13 +357,14 @@ static bool ours(jnq_queue *q, jnq_box *box) { return procs_entered(q) && box->f
 
 static void release(jnq_box *box)
 {
-    bool lent = box->taken && box->unit;
-    box->taken = 0;
-    if (!lent)
-        return;
-    if (ours(box->queue, box))
-        heap_free(box->queue, box->unit);
-    leave(box->queue);
+    jnq_queue *q = box->queue;
+    uint64_t unit = box->taken ? box->unit : 0;
+    bool free = unit && ours(q, box);
+    store_rel(&box->taken, 0); /* from here on the box may be another call's */
+    if (free)
+        heap_free(q, unit);
+    if (unit)
+        leave(q);
 }
 
 void jnq_release(jnq_box *box)
@@ -371,6 +374,14 @@ void jnq_release(jnq_box *box)
     release(box);
     if (heavy)
         gil_take_back(gil);
+}
+
+void jnq_await(jnq_box *box)
+{
+    void *gil = gil_give_up();
+    for (int64_t until = event_now() + AWAIT_NS; load_acq(&box->taken) && event_now() < until;)
+        event_pause(AWAIT_STEP_NS);
+    gil_take_back(gil);
 }
 
 void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes)
@@ -420,8 +431,9 @@ static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
         return JNQ_OK;
     }
     event_notify(&sh->items, 1);
-    box->taken = 0;
-    if (box->unit)
+    bool lent = box->unit;
+    store_rel(&box->taken, 0);
+    if (lent)
         leave(q);
     return JNQ_OK;
 }
@@ -442,8 +454,6 @@ int jnq_unget(jnq_queue *q, jnq_box *box)
 
 int jnq_task_done(jnq_queue *q, uint64_t n) { return counts_done(q, n); }
 
-static bool joined(struct jnq_queue *q, uint64_t since) { return counts_zero(q, since); }
-
 int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline)
 {
     uint64_t puts = counts_join(q); /* each time: the announcement may have been taken down */
@@ -454,7 +464,7 @@ int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline)
     if (deadline == JNQ_NOW)
         return JNQ_TIMEOUT;
     void *gil = gil_give_up();
-    int rc = wait_for(q, &q->sh->zero, joined, *since, deadline);
+    int rc = wait_for(q, &q->sh->zero, counts_zero, *since, deadline);
     gil_take_back(gil);
     return rc;
 }

@@ -8,8 +8,8 @@ returns makes it give the item back.
 from __future__ import annotations
 
 import operator
-import signal
 import types
+from _thread import start_new_thread
 from multiprocessing import context, queues, reduction, util
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -51,32 +51,25 @@ def _new_box() -> tuple[CData, Buffer]:
     return box, ffi.buffer(box.copy)
 
 
-def _rescue(
-    handle: CData, box: CData, kept: Any, lent: Buffer | None, reason: BaseException, rescued: list[bool]
-) -> None:
-    """Gives back the item of a get() that ends with an exception, unless the item is the reason for it.
+def _settle(todo: list[tuple[CData, CData | None, Any, Any, BaseException]]) -> None:
+    """Gives back the item of a get() that an exception ended, unless the item is the reason for it.
 
-    The item is what was kept of the box (which may be in use again), or in the box. Nothing about the exception tells
-    whether it is a signal handler's or that of an item which cannot be unpickled: unpickling once more does, with
-    signals held back.
+    Nothing about an exception tells whether it is a signal handler's or that of an item which cannot be unpickled:
+    unpickling once more does. Runs in a thread of its own, because signal handlers do not.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        payload = kept if isinstance(kept, bytes) else lent
-        failed = payload is not None and not isinstance(reason, KeyboardInterrupt) and _fails_to_load(payload)
-        if kept is not None and not failed:
-            data = kept if isinstance(kept, bytes) else plain_dumps(kept)
-            box = ffi.new("jnq_box *")
-            lib.jnq_rebox(handle, box, data, len(data))
-        if failed and kept is None:
-            lib.jnq_release(box)
-        elif not failed:
-            while lib.jnq_unget(handle, box) == INTERRUPTED:
-                pass
-        rescued.append(True)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        handle, box, payload, item, reason = todo.pop()
+    except IndexError:
+        return
+    if box is None or not box.taken:  # CPython 3.9 and 3.10: interrupted between emptying the box and returning
+        box = ffi.new("jnq_box *")
+        data = payload if isinstance(payload, bytes) else plain_dumps(item)
+        lib.jnq_rebox(handle, box, data, len(data))
+    elif payload is not None and not isinstance(reason, KeyboardInterrupt) and _fails_to_load(payload):
+        lib.jnq_release(box)
+        return
+    while lib.jnq_unget(handle, box) == INTERRUPTED:
+        pass
 
 
 def _fails_to_load(payload: bytes | Buffer) -> bool:
@@ -197,8 +190,9 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         If the caller is killed while it waits, nothing is lost; an item that it had taken dies with it. An exception
         raised by a signal handler leaves the item in the queue.
         """
-        # A signal handler may raise after any call: so the item is always in the box or `kept`, and no call
-        # follows the one that unpickles it.
+        # A signal handler may raise after any call: so nothing is called between the one that unpickles the item and
+        # the return, and until then the item is in the box.
+        global _boxes
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
         deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
@@ -206,34 +200,42 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
             pair = _boxes.pop()
         except IndexError:
             pair = _new_box()
-        box, copy = pair
         handle = self._handle
-        kept: Any = None
-        lent: Buffer | None = None
+        box: CData | None
+        box, copy = pair
+        item: Any = None
+        payload: Any = None
+        rc = INTERRUPTED
         try:
-            rc = _get(handle, box, deadline)
             while rc == INTERRUPTED:
                 rc = _get(handle, box, deadline)
             if rc >= INTEGER_MIN:
-                kept = rc - INTEGER_ZERO
-                box.taken = 0  # only an empty box may be found by others
-                _boxes.append(pair)
-                return kept
+                item = rc - INTEGER_ZERO
+            elif rc >= 0:
+                payload = copy[:rc]
+                item = loads(payload)
+            elif rc == LARGE:
+                payload = ffi.buffer(box.payload, box.bytes)
+                return loads(payload)  # the box ends with this frame, and so does the loan
             if rc >= 0:
-                kept = copy[:rc]
-                box.taken = 0
-                _boxes.append(pair)
-                return loads(kept)
-            if rc == LARGE:
-                lent = ffi.buffer(box.payload, box.bytes)
-                return loads(lent)  # the box ends with this frame, and so does the loan
+                box.taken = 0  # only an empty box may be found by others
+                box = None
+                _boxes += (pair,)
+                return item
         except BaseException as exception:
-            rescued: list[bool] = []
-            while not rescued:
+            if box is None or box.taken or rc >= 0:
+                todo = [(handle, box, payload, item, exception)]
                 try:
-                    _rescue(handle, box, kept, lent, exception, rescued)
+                    start_new_thread(_settle, (todo,))
+                except RuntimeError:  # there cannot be another thread
+                    _settle(todo)
                 except BaseException:
-                    pass  # another signal: first the item; `exception` will do
+                    pass  # another signal: `exception` will do
+                try:
+                    if box is not None:
+                        lib.jnq_await(box)
+                except BaseException:
+                    pass
             raise
         _boxes.append(pair)
         raise error(rc)
