@@ -1,6 +1,9 @@
 #include "counts.h"
 
 #include "atomics.h"
+#include "procs.h"
+
+#define ONE_REPORT (DONES + 1)
 
 uint64_t counts_tasks(struct jnq_queue *q)
 {
@@ -13,7 +16,7 @@ uint64_t counts_queued(struct jnq_queue *q)
     struct jnq_shared *sh = q->sh;
     for (;;) {
         uint64_t front = load_sc(&sh->head.front), takes = load_sc(&sh->takes);
-        uint64_t queued = load_sc(&sh->puts) - takes + (front >> (64 - FRONT_BITS));
+        uint64_t queued = load_sc(&sh->puts) - takes + (front >> (64 - LIST_BITS));
         if (load_sc(&sh->cut))
             return 0;
         /* Neither get nor unget stepped in between: so it was true when puts was loaded. */
@@ -25,10 +28,17 @@ uint64_t counts_queued(struct jnq_queue *q)
 uint64_t counts_unfinished(struct jnq_queue *q)
 {
     for (;;) {
-        uint64_t dones = load_sc(&q->sh->dones), tasks = counts_tasks(q);
-        if (load_sc(&q->sh->dones) == dones)
-            return dones < tasks ? tasks - dones : 0; /* fewer only after a cut */
+        uint64_t finished = counts_finished(q), tasks = counts_tasks(q);
+        if (counts_finished(q) == finished)
+            return finished < tasks ? tasks - finished : 0; /* fewer only after a cut */
     }
+}
+
+/* A sum of two that only grow: equal before and after means unchanged in between. */
+uint64_t counts_finished(struct jnq_queue *q)
+{
+    struct jnq_shared *sh = q->sh;
+    return load_sc(&sh->dones) + (load_sc(&sh->head.dead) >> (64 - LIST_BITS));
 }
 
 static void record_zero(struct jnq_queue *q, uint64_t at_puts)
@@ -39,16 +49,36 @@ static void record_zero(struct jnq_queue *q, uint64_t at_puts)
             break;
 }
 
-static void announce_zero(struct jnq_queue *q, uint64_t dones)
+static void announce_zero(struct jnq_queue *q, uint64_t finished)
 {
-    if (counts_tasks(q) <= dones) /* less only if a cut came in between */
-        record_zero(q, load_sc(&q->sh->cut) ? UINT64_MAX : dones);
-    else if (load_sc(&q->sh->zero_at) < dones)
+    if (counts_tasks(q) <= finished) /* less only if a cut came in between */
+        record_zero(q, load_sc(&q->sh->cut) ? UINT64_MAX : finished);
+    else if (load_sc(&q->sh->zero_at) < finished)
         return; /* a put was faster, and did not see the zero */
     event_notify_all(&q->sh->zero);
 }
 
-int counts_done(struct jnq_queue *q, uint64_t n)
+void counts_announce(struct jnq_queue *q) { announce_zero(q, counts_finished(q)); }
+
+/* Notes in our entry that we report n tasks done, before R3 and after it. */
+static void report(struct jnq_queue *q, uint64_t n)
+{
+    bool own = procs_entered(q);
+    if (own) {
+        uint64_t dones = add_sc(&q->me->dones, n + ONE_REPORT);
+        own = load_relaxed(&q->me->takes) >= (dones & DONES);
+    }
+    if (!own && n <= counts_unfinished(q))
+        store_sc(&q->sh->foreign, 1);
+}
+
+static void reported(struct jnq_queue *q, uint64_t revoked)
+{
+    if (procs_entered(q))
+        sub_sc(&q->me->dones, revoked + ONE_REPORT);
+}
+
+static int add_dones(struct jnq_queue *q, uint64_t n)
 {
     struct jnq_shared *sh = q->sh;
     uint64_t dones = load_sc(&sh->dones), tasks;
@@ -67,13 +97,23 @@ int counts_done(struct jnq_queue *q, uint64_t n)
     return JNQ_OK;
 }
 
+int counts_done(struct jnq_queue *q, uint64_t n)
+{
+    if (q->on_death != JNQ_RAISE)
+        return add_dones(q, n);
+    report(q, n);
+    int rc = add_dones(q, n);
+    reported(q, rc ? n : 0);
+    return rc;
+}
+
 void counts_before_put(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
     if (!load_sc(&sh->joining))
         return;
     uint64_t puts = load_relaxed(&sh->puts);
-    if (load_sc(&sh->dones) == puts) {
+    if (counts_finished(q) == puts) {
         record_zero(q, puts);
         store_sc(&sh->joining, 0); /* who waits now has its zero; who comes later raises it again */
     }

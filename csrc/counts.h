@@ -17,6 +17,15 @@
 
 #include "layout.h"
 
+/* Whose the unfinished tasks are (JNQ_RAISE): each entry of the process table knows how many tasks its process took and how
+ * many it reported done. A report by a process that has none in hand, or the end in order of one that has, sets
+ * `foreign` for good: then tasks are handed on in ways that cannot be seen.
+ *
+ * State            written by       guard  order  if the writer dies here
+ *   dones of the   task_done        none   sc     before R3 with a report under way, after R3 without: what dies in
+ *     entry                                       between is unsure
+ *   foreign        task_done, reap  none   sc     none: only ever set */
+
 /* The number of tasks there ever were. */
 uint64_t counts_tasks(struct jnq_queue *q);
 
@@ -24,8 +33,15 @@ uint64_t counts_tasks(struct jnq_queue *q);
 uint64_t counts_queued(struct jnq_queue *q);
 uint64_t counts_unfinished(struct jnq_queue *q);
 
-/* Adds n to dones; JNQ_OK or JNQ_TOO_MANY_DONE. Takes effect at R3; records and announces a zero. */
+/* Adds n to dones; JNQ_OK or JNQ_TOO_MANY_DONE. Takes effect at R3; records and announces a zero. Not with
+ * JNQ_REDELIVER. */
 int counts_done(struct jnq_queue *q, uint64_t n);
+
+/* Tasks reported done, and dead letters. */
+uint64_t counts_finished(struct jnq_queue *q);
+
+/* Records and announces a zero, if it is one: after a step under the head lock that finished tasks. */
+void counts_announce(struct jnq_queue *q);
 
 /* For a put, under the tail lock, before R1: records a zero that the put will end. */
 void counts_before_put(struct jnq_queue *q);

@@ -14,6 +14,17 @@ int64_t event_now(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+int64_t event_coarse_now(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+#else
+    return event_now();
+#endif
+}
+
 void event_pause(int64_t ns)
 {
     struct timespec span = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};

@@ -22,11 +22,11 @@
  * Nothing has to be repaired.
  *
  * Long sleeps. Looking so often costs an idle process up to 0.1 % of a CPU. So who has slept in vain for a second
- * raises EVENT_DEEP, and after one more slice sleeps for EVENT_DEEP_NS at a time. Before the step that makes a
+ * raises EVENT_DEEP, and after one more slice sleeps for EVENT_LONG_NS at a time. Before the step that makes a
  * condition true, a waker that finds the flag lowers it and wakes all (event_alert): they look, find nothing, and
  * sleep in slices again. A waker that missed the flag because it was raised just then makes its step within that one
  * more slice; only if it was stopped for longer than a slice just between the two, and is killed after its
- * step and before its wake, a sleeper waits for EVENT_DEEP_NS.
+ * step and before its wake, a sleeper waits for EVENT_LONG_NS.
  *
  * Not provided: fairness between sleepers. */
 #ifndef JNQ_EVENT_H
@@ -37,7 +37,8 @@
 #include <stdint.h>
 
 #define EVENT_SLICE_NS 80000000  /* 80 ms: with the time to wake, below the promised 100 */
-#define EVENT_DEEP_NS 1000000000 /* of long sleep, and of vain sleep before it */
+#define EVENT_LONG_NS 400000000  /* a long sleep */
+#define EVENT_DEEP_NS 1000000000 /* of vain sleep before it */
 #define EVENT_DEEP 1u            /* in `announced` */
 
 #ifdef JNQ_DOOR_SEM
@@ -65,6 +66,9 @@ enum event_result {
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
 int64_t event_now(void);
+
+/* The same to some milliseconds, but quickly. */
+int64_t event_coarse_now(void);
 
 /* Sleeps about so long, or less. For a lock that is held by somebody who is not running. */
 void event_pause(int64_t ns);

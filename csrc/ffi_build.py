@@ -16,6 +16,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SOURCES = (
+    "cells",
     "counts",
     "event",
     "event_futex",
@@ -23,8 +24,10 @@ SOURCES = (
     "fifo",
     "heap",
     "lock",
+    "note",
     "procs",
     "queue",
+    "record",
     "recover",
     "segment",
 )

@@ -6,6 +6,8 @@
 #include "atomics.h"
 #include "counts.h"
 #include "heap.h"
+#include "note.h"
+#include "record.h"
 
 static uint64_t off_of(struct jnq_queue *q, const void *p) { return (uint64_t)((const char *)p - q->base); }
 
@@ -18,16 +20,6 @@ static uint64_t first_pos(struct jnq_queue *q, uint64_t block)
 static uint64_t last_pos(struct jnq_queue *q, uint64_t block)
 {
     return off_of(q, unit_at(q, block)) + BLOCK_BYTES - LINE_BYTES;
-}
-
-static uint64_t size_of(uint32_t inline_bytes)
-{
-    return (offsetof(struct jnq_record, payload) + inline_bytes + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
-}
-
-static uint64_t record_size(const struct jnq_record *record)
-{
-    return size_of(record->kind == JNQ_EXTENT ? 0 : record->inline_bytes);
 }
 
 /* A block of ours that begins with the record numbered `first`. */
@@ -81,7 +73,7 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
 {
     struct jnq_shared *sh = q->sh;
     uint32_t inline_bytes = kind == JNQ_EXTENT ? 0 : (uint32_t)bytes;
-    uint64_t size = size_of(inline_bytes);
+    uint64_t size = record_room(inline_bytes);
     if (sh->tail.pos + size > sh->tail.end) {
         int rc = extend(q, until);
         if (rc)
@@ -110,72 +102,15 @@ bool fifo_room(struct jnq_queue *q)
     return !sh->maxsize || counts_queued(q) < sh->maxsize; /* A2 */
 }
 
-/* False only after foreign writes: then not even the size of the record can be believed. */
-static bool well_formed(const struct jnq_record *record)
-{
-    return record->kind == JNQ_EXTENT ||
-           ((record->kind == JNQ_INLINE || record->kind == JNQ_INTEGER) && record->inline_bytes <= JNQ_INLINE_BYTES);
-}
-
-/* The same for a record that was not taken yet: its extent, if it has one, still exists. */
-static bool intact(struct jnq_queue *q, const struct jnq_record *record)
-{
-    return well_formed(record) &&
-           (record->kind != JNQ_EXTENT || record->extent.bytes <= heap_bytes(q, record->extent.unit));
-}
-
 /* --- the head ------------------------------------------------------------------------------------------ */
 
-/* What the record holds becomes the box's. */
-static int unpack(struct jnq_queue *q, const struct jnq_record *record, jnq_box *box)
-{
-    if (!intact(q, record))
-        return JNQ_CORRUPT;
-    box->taken = 1;
-    box->kind = record->kind;
-    if (record->kind != JNQ_EXTENT) {
-        box->bytes = record->inline_bytes;
-        box->payload = box->copy;
-        box->unit = 0;
-        memcpy(box->copy, record->payload, record->inline_bytes);
-        return JNQ_OK;
-    }
-    box->bytes = record->extent.bytes;
-    box->payload = unit_at(q, record->extent.unit);
-    box->unit = record->extent.unit;
-    heap_own(q, record->extent.unit);
-    return JNQ_LARGE;
-}
-
-static uint64_t front_unit(uint64_t front) { return front & ((uint64_t)-1 >> FRONT_BITS); }
-
-static uint64_t front_length(uint64_t front) { return front >> (64 - FRONT_BITS); }
-
-static int pop_front(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
-{
-    struct jnq_head *head = &q->sh->head;
-    uint64_t unit = front_unit(load_relaxed(&head->front));
-    if (heap_bytes(q, unit) < sizeof(struct jnq_cell))
-        return JNQ_CORRUPT;
-    struct jnq_cell *cell = unit_at(q, unit);
-    int rc = unpack(q, &cell->record, box);
-    if (rc == JNQ_CORRUPT)
-        return rc;
-    heap_own(q, unit);
-    store_sc(&head->front, cell->next); /* the item is ours */
-    *freed = unit;
-    return rc;
-}
-
-int fifo_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
+int fifo_next(struct jnq_queue *q, struct jnq_record **next_record, uint64_t *freed)
 {
     struct jnq_shared *sh = q->sh;
     struct jnq_head *head = &sh->head;
     *freed = 0;
     if (load_relaxed(&sh->cut))
         return JNQ_EMPTY;
-    if (load_relaxed(&head->front))
-        return pop_front(q, box, freed);
     uint64_t number = load_relaxed(&sh->takes); /* only the holder of the lock writes it */
     if (number == load_relaxed(&head->puts_seen)) {
         uint64_t puts = load_acq(&sh->puts); /* A1, pairs with R1 in fifo_push */
@@ -194,21 +129,16 @@ int fifo_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
         record = at(q, head->pos);
         *freed = old;
     }
-    int rc = record->number == number ? unpack(q, record, box) : JNQ_CORRUPT;
-    if (rc == JNQ_CORRUPT)
-        return rc;
-    uint64_t size = record_size(record);
-    store_sc(&sh->takes, number + 1); /* R2, pairs with A2 in fifo_room */
-    head->pos += size;
-    return rc;
+    *next_record = record;
+    return record->number == number ? JNQ_OK : JNQ_CORRUPT;
 }
 
-void fifo_push_front(struct jnq_queue *q, uint64_t unit)
+void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t lease)
 {
-    struct jnq_head *head = &q->sh->head;
-    struct jnq_cell *cell = unit_at(q, unit);
-    cell->next = load_relaxed(&head->front);
-    store_sc(&head->front, (front_length(cell->next) + 1) << (64 - FRONT_BITS) | unit);
+    struct jnq_shared *sh = q->sh;
+    uint64_t size = record_size(record);
+    note_step(q, NOTE_TAKE, q->owner, &sh->takes, load_relaxed(&sh->takes) + 1, lease); /* R2, pairs with A2 in fifo_room */
+    sh->head.pos += size;
 }
 
 /* --- walking, after a death or to check ------------------------------------------------------------------- */
@@ -249,7 +179,7 @@ static struct jnq_record *walk_record(struct jnq_queue *q, struct walk *w)
             return NULL;
         record = at(q, w->pos);
     }
-    if (!well_formed(record) || record->number != w->number || w->pos + record_size(record) > last_pos(q, w->block))
+    if (!record_well_formed(record) || record->number != w->number || w->pos + record_size(record) > last_pos(q, w->block))
         return NULL;
     return record;
 }
@@ -300,21 +230,10 @@ int fifo_repair_head(struct jnq_queue *q)
     return JNQ_OK;
 }
 
-/* Calls `visit` for every run that can be reached: the blocks from the head's to the tail's, the extents of the
- * records not yet taken, the front cells and theirs. The next run is known before `visit` gets one, which may free
- * it. False if the chain is broken or a visit says so. */
-static bool each_run(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint64_t unit))
+bool fifo_each(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint64_t unit))
 {
     struct jnq_shared *sh = q->sh;
     struct walk w;
-    for (uint64_t unit = front_unit(load_relaxed(&sh->head.front)); unit;) {
-        if (heap_bytes(q, unit) < sizeof(struct jnq_cell))
-            return false;
-        struct jnq_cell cell = *(struct jnq_cell *)unit_at(q, unit);
-        if (!visit(q, unit) || (cell.record.kind == JNQ_EXTENT && !visit(q, cell.record.extent.unit)))
-            return false;
-        unit = front_unit(cell.next);
-    }
     if (!walk_to(q, &w, sh->head.block, load_relaxed(&sh->takes)))
         return false;
     uint64_t puts = load_acq(&sh->puts), block = w.block;
@@ -336,34 +255,10 @@ static bool each_run(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint
     return block == sh->tail.block ? visit(q, block) : visit(q, block) && visit(q, sh->tail.block);
 }
 
-bool fifo_mark(struct jnq_queue *q)
-{
-    if (load_relaxed(&q->sh->cut))
-        return heap_mark(q, q->sh->tail.block);
-    return each_run(q, heap_mark);
-}
-
-static bool own(struct jnq_queue *q, uint64_t unit)
-{
-    heap_own(q, unit);
-    return true;
-}
-
-void fifo_own_all(struct jnq_queue *q) { each_run(q, own); }
-
-static bool discard(struct jnq_queue *q, uint64_t unit)
-{
-    if (unit != q->sh->tail.block)
-        heap_free(q, unit);
-    return true;
-}
-
-void fifo_discard(struct jnq_queue *q) { each_run(q, discard); }
-
 int fifo_check(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
-    uint64_t puts = load_acq(&sh->puts), takes = load_acq(&sh->takes), next;
+    uint64_t puts = load_acq(&sh->puts), takes = load_acq(&sh->takes);
     struct walk w;
     if (takes > puts || load_acq(&sh->dones) > puts)
         return 1;
@@ -384,12 +279,5 @@ int fifo_check(struct jnq_queue *q)
     }
     if (w.block != sh->tail.block || w.pos != sh->tail.pos)
         return 2;
-    for (uint64_t front = load_acq(&sh->head.front); front; front = next) {
-        if (heap_bytes(q, front_unit(front)) < sizeof(struct jnq_cell))
-            return 6;
-        next = ((struct jnq_cell *)unit_at(q, front_unit(front)))->next;
-        if (front_length(front) != 1 + front_length(next))
-            return 6;
-    }
     return 0;
 }

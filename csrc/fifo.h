@@ -1,11 +1,11 @@
-/* fifo: the blocks of records and the front list; which bytes are the next item.
+/* fifo: the blocks of records; which bytes are the next item.
  *
- * Knows no task, never waits, and takes no lock: fifo_push* require the tail lock, fifo_pop* the head lock, the
- * rest says. State and invariants: layout.h (tail, head, puts, takes, I1, I2, I6).
+ * Knows no task, never waits, and takes no lock: fifo_push requires the tail lock, fifo_next and fifo_step the head
+ * lock, the rest says. State and invariants: layout.h (tail, head, puts, takes, I1, I2).
  *
  * Ordering
- *   R1 commit in fifo_push -> A1 in fifo_pop: the record, the blocks up to it, and the payload's extent
- *   R2 commit in fifo_pop  -> A2 in fifo_room: nothing but the number (blocks pass through the heap's lock)
+ *   R1 commit in fifo_push -> A1 in fifo_next: the record, the blocks up to it, and the payload's extent
+ *   R2 commit in fifo_step -> A2 in fifo_room: nothing but the number (blocks pass through the heap's lock)
  *
  * Life of a block: allocated and filled by a put, linked behind the last one by `next` and a JNQ_END record,
  * unlinked when a get finds that record, freed by that get after it released the head lock.
@@ -28,29 +28,22 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
 /* True if fewer than maxsize items are queued. Tail lock. */
 bool fifo_room(struct jnq_queue *q);
 
-/* Takes the oldest record into the box: front list first. Takes effect at R2, or where the front list is
- * shortened. *freed is a run that the caller must heap_free() after it released the lock, or 0. Returns JNQ_OK,
- * JNQ_LARGE, JNQ_EMPTY or JNQ_CORRUPT. */
-int fifo_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed);
+/* Finds the record that is to be taken next. *freed is a run that the caller must heap_free() after it released the lock,
+ * or 0. Returns JNQ_OK, JNQ_EMPTY or JNQ_CORRUPT. */
+int fifo_next(struct jnq_queue *q, struct jnq_record **record, uint64_t *freed);
 
-/* Makes the cell the first of the front list; its record is filled in. Head lock. */
-void fifo_push_front(struct jnq_queue *q, uint64_t unit);
+/* Takes it; `lease` is the cell it was copied to, or 0. Takes effect at R2. */
+void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t lease);
 
-/* Makes every queued item ours, so that it can be freed after it was cut off. Both locks. */
-void fifo_own_all(struct jnq_queue *q);
-
-/* Frees everything that was queued before the cut. Both locks. */
-void fifo_discard(struct jnq_queue *q);
+/* Calls `visit` for the blocks from the head's to the tail's, and the extents of the records not yet taken. The next run is known before `visit` gets one, which may free
+ * it. False if the chain is broken or a visit says so. Both locks. */
+bool fifo_each(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint64_t unit));
 
 /* Derive the positions. Return JNQ_OK or JNQ_CORRUPT. */
 int fifo_repair_tail(struct jnq_queue *q);
 int fifo_repair_head(struct jnq_queue *q);
 
-/* Marks every run that can be reached. Requires all locks. False if a record refers to no run, or to one that was
- * reached before (I4). */
-bool fifo_mark(struct jnq_queue *q);
-
-/* I1, I2, I6; requires both locks. Returns 0 or the number of the broken one. */
+/* I1, I2; requires both locks. Returns 0 or the number of the broken one. */
 int fifo_check(struct jnq_queue *q);
 
 #endif

@@ -7,9 +7,10 @@
 #include "segment.h"
 
 #define LENGTH_BITS 40
-#define OWNER_BITS 20
+#define OWNER_BITS 19
 #define LENGTH (((uint64_t)1 << LENGTH_BITS) - 1)
 #define OWNER ((((uint64_t)1 << OWNER_BITS) - 1) << LENGTH_BITS)
+#define LEASE ((uint64_t)1 << 59)
 #define WARM ((uint64_t)1 << 60)
 #define MARK ((uint64_t)1 << 61)
 #define USED ((uint64_t)1 << 62)
@@ -338,6 +339,23 @@ void heap_own(struct jnq_queue *q, uint64_t unit)
     store_relaxed(word, used_word(q, length(load_relaxed(word))));
 }
 
+void heap_lease(struct jnq_queue *q, uint64_t unit, uint32_t owner)
+{
+    if (!heap_bytes(q, unit))
+        return; /* only after foreign writes */
+    uint64_t *word = entry(q, unit);
+    if (owner)
+        store_rel(word, USED | LEASE | length(load_relaxed(word)) | (uint64_t)owner << LENGTH_BITS);
+    else
+        clear_bits_sc(word, LEASE);
+}
+
+uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit)
+{
+    uint64_t word = heap_bytes(q, unit) ? load_acq(entry(q, unit)) : 0;
+    return word & LEASE ? owner_of(word) : 0;
+}
+
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
 {
     if (!unit || unit >= q->sh->units || (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
@@ -365,6 +383,19 @@ bool heap_owns_any(struct jnq_queue *q, uint32_t owner)
         if ((word & USED) && owner_of(word) == owner)
             return true;
     return false;
+}
+
+uint64_t heap_leases(struct jnq_queue *q, uint32_t owner, uint64_t *units, uint64_t room)
+{
+    uint64_t word, n = 0;
+    for (uint64_t unit = 0; (unit = next_run(q, unit, &word));) {
+        if (!(word & USED) || !(word & LEASE) || (word & MARK) || owner_of(word) != owner)
+            continue;
+        if (n < room)
+            units[n] = unit;
+        n++;
+    }
+    return n;
 }
 
 void heap_unmark_all(struct jnq_queue *q)
@@ -414,14 +445,16 @@ void heap_count(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *reserve_byt
     *reserve_bytes *= q->sh->unit_bytes;
 }
 
-int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t))
+int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t), uint64_t *leases)
 {
     uint64_t unit = 0, end = 1, word;
+    *leases = 0;
     while ((unit = next_run(q, unit, &word))) {
         if (!(word & USED) == !(word & FREE))
             return 3;
         if ((word & USED) && !(word & MARK) && !known(q, owner_of(word)))
             return 5;
+        *leases += (word & USED) && (word & LEASE) && !(word & MARK);
         end = unit + length(word);
     }
     return end == q->sh->units ? 0 : 3;

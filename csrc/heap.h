@@ -2,7 +2,8 @@
  *
  * State            written by      guard      order    if the writer dies here
  *   map[first]     alloc           heap lock  acq/rel  one store makes a run used; see below
- *   map[first]     free, own       the run    acq/rel  none: one store frees it, or changes its owner
+ *   map[first]     free, own,      the run    acq/rel  none: one store frees it, or changes its owner
+ *                  lease
  *   MARK bits      recover_reap      all locks  sc       cleared before every use
  *   recent, top,   alloc, free     heap lock  plain    repair() drops the hints
  *     rover
@@ -20,6 +21,9 @@
  * whatever the word says. The owner of one that cannot be reached is the process it names: it is about to make
  * it reachable, has just made it unreachable, or lends it to Python. So before a process unlinks a run it makes
  * itself the owner, and a process's death frees what it owns and nobody can reach (recover_reap).
+ *
+ * A lease is a used run, a cell, that cannot be reached, and whose word says so: its owner has the task in it in hand.
+ * When the owner dies it is not freed but redelivered. The bit means nothing in a run that can be reached.
  *
  * Memory: units are backed before anybody writes to them, so that a lack of memory is an error and not SIGBUS.
  * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that
@@ -49,6 +53,12 @@ void heap_free(struct jnq_queue *q, uint64_t unit);
 /* Makes us the owner. Requires the lock under which the run is reached. */
 void heap_own(struct jnq_queue *q, uint64_t unit);
 
+/* Makes the run a lease of the owner, or (0) ends that. Requires the head lock. */
+void heap_lease(struct jnq_queue *q, uint64_t unit, uint32_t owner);
+
+/* Whose lease the run is, or 0. */
+uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit);
+
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit);
 
@@ -61,9 +71,11 @@ bool heap_owns_any(struct jnq_queue *q, uint32_t owner);
 void heap_unmark_all(struct jnq_queue *q);
 bool heap_mark(struct jnq_queue *q, uint64_t unit);   /* false: no used run begins there, or it is marked */
 void heap_sweep(struct jnq_queue *q, uint32_t owner); /* frees the owner's unmarked runs, counts anew */
+/* The owner's unmarked leases: their number, and the first `room` of them. */
+uint64_t heap_leases(struct jnq_queue *q, uint32_t owner, uint64_t *units, uint64_t room);
 /* What used runs and warm free runs take. */
 void heap_count(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *reserve_bytes);
-/* I3, and I5: the owner of every unmarked used run is `known`. Returns 0, or the number of the broken one. */
-int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t));
+/* I3, and I5: the owner of every unmarked used run is `known`. Returns 0 and the number of unmarked leases, or the number of the broken one. */
+int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t), uint64_t *leases);
 
 #endif

@@ -37,13 +37,31 @@ enum jnq_result {
     JNQ_CORRUPT = -9,       /* the segment breaks an invariant that only foreign writes can break */
     JNQ_CROWDED = -10,      /* the process table has no free entry */
     JNQ_NO_MEMORY = -11,    /* the system has no memory for it */
+    JNQ_LEASED = -12,       /* done, and the task is ours until jnq_finish(); its payload is lent until then */
+    JNQ_NOT_OURS = -13,     /* this process does not have the task */
+    JNQ_LOST = -14,         /* every unfinished task was taken by a process that died */
 };
+
+/* What becomes of the tasks that a process had taken and not reported done when it died. */
+enum jnq_on_death {
+    JNQ_IGNORE = 0,    /* they stay unfinished */
+    JNQ_RAISE = 1,     /* the same, but jnq_join() answers JNQ_LOST when nobody can finish them */
+    JNQ_REDELIVER = 2, /* they go back to the front of the queue, or to the dead letters */
+};
+
+/* How a record holds an item: its payload follows, lies in an extent, or is an integer. JNQ_END is none. */
+enum jnq_kind { JNQ_INLINE = 1, JNQ_EXTENT = 2, JNQ_END = 3, JNQ_INTEGER = 4 };
+
+enum jnq_wait { JNQ_IN_GET = 0, JNQ_IN_PUT = 1, JNQ_IN_JOIN = 2 };
 
 #define JNQ_NOW 0
 #define JNQ_FOREVER 0x7fffffffffffffff
 #define JNQ_INTEGER_ZERO 0x4000000000000000 /* how jnq_get() answers the integer 0 */
 #define JNQ_INTEGER_MIN 0x2000000000000000  /* no smaller answer is an integer */
 #define JNQ_INLINE_BYTES 8176               /* longest payload that is copied instead of lent */
+
+#define JNQ_NAME_BYTES 48    /* room for a process's name, with its final zero */
+#define JNQ_LETTER_DEATHS 3  /* so many deaths are remembered of a task */
 
 /* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time, and must not be
  * copied. */
@@ -52,9 +70,11 @@ typedef struct {
     uint64_t bytes;      /* length of the payload */
     const char *payload; /* copied: `copy`; JNQ_LARGE: in the segment, until jnq_release() */
     uint64_t unit;       /* JNQ_LARGE: which extent; else 0 */
+    uint64_t lease;      /* JNQ_LEASED: the task, for jnq_finish(); else 0 */
+    uint64_t number;     /* JNQ_LEASED: of the task, for jnq_finish() */
     jnq_queue *queue;    /* whose */
     uint32_t fork;       /* of the process that took it */
-    uint32_t kind;       /* of the record it came in */
+    uint32_t kind;       /* enum jnq_kind, of the record it came in */
     char copy[8176];
 } jnq_box;
 
@@ -67,8 +87,35 @@ typedef struct {
     uint64_t reserve_bytes; /* free and still backed by memory */
     uint64_t processes;     /* entries in use in the process table, the dead not yet found included */
     uint64_t recoveries;    /* locks taken over from a process that died holding them */
-    uint64_t deaths;        /* dead processes removed from the process table */
+    uint64_t deaths;        /* dead processes found */
+    uint64_t redeliveries;  /* tasks of dead processes that went back to the queue */
+    uint64_t dead_letters;  /* tasks that killed so many of their takers that they did not */
+    uint64_t foreign;       /* 1: whose the unfinished tasks are cannot be told any more (JNQ_RAISE) */
 } jnq_counters;
+
+/* An attached process, for people. Times are nanoseconds ago, 0 if there is nothing to say. */
+typedef struct {
+    uint32_t pid;
+    uint32_t dead;           /* 1: its process is dead */
+    uint32_t exit;           /* 0, or what it announced with jnq_depart(): 1 clean, 2 failed */
+    uint32_t unsure;         /* 1: it died while it reported tasks done; they may count as in hand, or not */
+    uint64_t tasks;          /* taken and not reported done */
+    uint64_t oldest_ns;      /* the oldest of them was taken so long ago, or longer if there are more than 8 */
+    uint32_t waiting[3];     /* threads that are blocked, by enum jnq_wait */
+    uint64_t waiting_ns[3];  /* for how long the first of them */
+    char name[48];           /* UTF-8, zero-terminated */
+} jnq_holder;
+
+/* A dead letter. */
+typedef struct {
+    const char *payload; /* in the segment, as long as the handle lives */
+    uint64_t bytes;
+    uint64_t number;     /* of the task */
+    uint32_t integer;    /* 1: the payload is an int64_t and not a pickle */
+    uint32_t deaths;     /* takers that it has killed */
+    uint32_t pid[3];     /* the last of them, oldest first; 0: none */
+    uint64_t time_ms[3]; /* when they were found dead, milliseconds since the epoch */
+} jnq_letter;
 
 /* "futex" or "semaphore": how this build sleeps. */
 const char *jnq_door(void);
@@ -77,13 +124,24 @@ const char *jnq_door(void);
 int64_t jnq_slice_ns(void);
 
 /* Makes a queue in the empty file `fd` (a memfd, or an unlinked file). maxsize 0 is unbounded. Requires that nobody
- * else uses the file. Returns JNQ_OK and *out, which owns fd from then on, or an errno (ENOMEM: neither address space
+ * else uses the file. on_death is one of enum jnq_on_death; with JNQ_REDELIVER a task that has killed
+ * max_deliveries takers becomes a dead letter. Returns JNQ_OK and *out, which owns fd from then on, or an errno (ENOMEM: neither address space
  * nor memory for it; EEXIST: the file is not empty). */
-int jnq_create(int fd, uint64_t maxsize, jnq_queue **out);
+int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, jnq_queue **out);
 
 /* Joins the queue in `fd`. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH, JNQ_CROWDED, or an
  * errno. */
 int jnq_attach(int fd, jnq_queue **out);
+
+/* The name by which others shall know this process, cut off at JNQ_NAME_BYTES - 1, from its next entry into a process table on (attach,
+ * create, first use after a fork). */
+void jnq_name_process(const char *name);
+
+/* Announces that this process is about to end, in order or not; the first announcement counts. */
+void jnq_depart(jnq_queue *q, int failed);
+
+/* One of enum jnq_on_death. */
+int jnq_on_death(jnq_queue *q);
 
 /* The file descriptor, for handing it to another process, or -1 if the program has closed it behind our back. */
 int jnq_fileno(jnq_queue *q);
@@ -101,11 +159,11 @@ int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
 int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline);
 
 /* Takes the oldest item into *box. Takes effect at R2 in fifo.c. Returns the length of the payload (>= 0), which was
- * copied; or JNQ_INTEGER_ZERO + value; or JNQ_LARGE (then jnq_release() must follow), JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down),
+ * copied; or JNQ_INTEGER_ZERO + value; or JNQ_LARGE (then jnq_release() must follow); with JNQ_REDELIVER always JNQ_LEASED instead; or JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down),
  * JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NO_MEMORY. Blocks only while the queue is empty. */
 int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
 
-/* Ends the use of what the box holds; an empty box is allowed. Never blocks on another process's work. In the child of
+/* Ends the use of what the box holds, but no lease; an empty box is allowed. Never blocks on another process's work. In the child of
  * a fork that came after the get, it only empties the box. */
 void jnq_release(jnq_box *box);
 
@@ -121,12 +179,18 @@ void jnq_await(jnq_box *box);
 /* Makes a box that jnq_unget() takes of a payload of at most JNQ_INLINE_BYTES that this process had taken. */
 void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes);
 
-/* Reports n >= 1 tasks done; all or none. Returns JNQ_OK or JNQ_TOO_MANY_DONE. Never blocks. */
+/* Reports n >= 1 tasks done; all or none. Returns JNQ_OK or JNQ_TOO_MANY_DONE. Never blocks. Not with
+ * JNQ_REDELIVER. */
 int jnq_task_done(jnq_queue *q, uint64_t n);
+
+/* Reports a leased task done. Returns JNQ_OK, JNQ_NOT_OURS (finished before, or taken before a fork), JNQ_INTERRUPTED or
+ * JNQ_CORRUPT. */
+int jnq_finish(jnq_queue *q, uint64_t lease, uint64_t number);
 
 /* Waits until no task is unfinished, or none was at some moment since the first call with this
  * *since. The caller sets *since to 0 before the first call and keeps it for the repeated ones.
- * Returns JNQ_OK, JNQ_TIMEOUT or JNQ_INTERRUPTED. */
+ * Returns JNQ_OK, JNQ_TIMEOUT, JNQ_INTERRUPTED, or with JNQ_RAISE JNQ_LOST: no task is queued, no living process has taken one
+ * and not reported it done, and nobody has ever reported another's task done, or ended in order with one in hand. */
 int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline);
 
 /* Ends the queue: puts are refused from now on, gets when it is empty. With `immediate` the queued
@@ -141,6 +205,16 @@ uint64_t jnq_maxsize(jnq_queue *q);
 
 /* Fills *out; the figures are read one after another. */
 void jnq_count(jnq_queue *q, jnq_counters *out);
+
+/* The entry `number` (1 and up) of the process table, the dead whose tasks are lost included. Returns JNQ_OK,
+ * JNQ_EMPTY (not in use) or JNQ_TIMEOUT (there is none so high). */
+int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out);
+
+/* 1 if this process has made dead letters since it was last asked. */
+int jnq_news(jnq_queue *q);
+
+/* The next dead letter, newest first: *cursor is 0 at first. Returns JNQ_OK, JNQ_EMPTY (no more) or JNQ_CORRUPT. */
+int jnq_read_letter(jnq_queue *q, uint64_t *cursor, jnq_letter *out);
 
 /* Looks for dead processes among all entries of the process table and frees what they held. Returns
  * JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT or JNQ_CROWDED. */

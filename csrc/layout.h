@@ -11,8 +11,10 @@
  *
  * What the words mean
  *   puts    items ever put         takes  items ever taken from the blocks     dones  tasks reported done
- *   queued     = puts - takes + length of the front list   (0 after a cut)
- *   unfinished = puts - dones      (after a cut: cut - 1 - dones; see counts.h)
+ *   front, dead  lists of cells, with their lengths
+ *   queued     = puts - takes + length of front   (0 after a cut)
+ *   finished   = dones + length of dead
+ *   unfinished = puts - finished      (after a cut: cut - 1 - finished; see counts.h)
  * No count is stored that could be computed: each operation takes effect in one store to one word, and a
  * process that dies before or after it leaves every derived figure right.
  *
@@ -25,9 +27,14 @@
  *   head.pos       get                head lock  plain          fifo_repair_head derives it from head.block
  *   head.block     get                head lock  plain          old value: the walk follows `next`
  *   head.puts_seen get                head lock  plain          a lower bound of puts; may lag
- *   head.front     get, unget         head lock  sc             none: the one step of an unget or its get
+ *   head.front     get, unget,        head lock  sc             none: the one step of an unget or its get, or of
+ *                  reap                                         a redelivery
+ *   head.dead      reap               head lock  sc             none: the one step that makes dead letters
+ *   head.note      see note.h         head lock
  *   takes          get                head lock  sc R2 / acq    none: the one step of a get
  *   dones          task_done          none       cas R3         none: the one step of a task_done
+ *                  (redeliver: finish, under the head lock)
+ *   foreign        task_done, reap    none       sc             none: only ever set
  *   zero_at        task_done, put     none       cas            a put records the zero it ends (counts.h)
  *   ended          shutdown           tail lock  sc R4          none: the one step of a shutdown
  *   cut            shutdown           both       sc R5          none: the one step of a discard
@@ -46,7 +53,8 @@
  *   I3  the runs of the unit map tile the heap
  *   I4  every block, extent and front cell that can be reached is one used run, reached once
  *   I5  every used run that cannot be reached belongs to a process of the table
- *   I6  the front list is as long as the front word says
+ *   I6  the front list and the dead letters are as long as their words say
+ *   I7  with JNQ_REDELIVER, there are as many leases as tasks that are neither queued nor finished
  *
  * Not provided: use from several pid namespaces or under another page size than the creator's. */
 #ifndef JNQ_LAYOUT_H
@@ -62,12 +70,15 @@
 #include "jnq.h"
 
 #define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
-#define JNQ_FORMAT 1u
+#define JNQ_FORMAT 2u
 
 #define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
-#define FRONT_BITS 24     /* of the front word, for the length of the list */
+#define LIST_BITS 24      /* of the front and the dead word, for the length of the list */
 #define PROCS_MAX 65535   /* so many processes can be attached at once */
+#define PROC_TAKEN 8
+#define DONES_BITS 16
+#define DONES (((uint64_t)-1) >> DONES_BITS)
 
 /* One robust lock and the words that only its holders touch. */
 struct jnq_tail {
@@ -77,12 +88,25 @@ struct jnq_tail {
     uint64_t end;   /* no record may end behind this; a JNQ_END record always fits */
 };
 
+/* What the holder of the head lock is about to do: see note.h. */
+struct jnq_note {
+    uint32_t kind;  /* of the step; 0: none is under way */
+    uint32_t owner; /* whose task */
+    uint64_t word;  /* offset of the word that the step changes */
+    uint64_t value; /* what it will be then */
+    uint64_t unit;  /* the lease, or 0 */
+    uint64_t takes; /* what the owner's figure will be then */
+};
+
 struct jnq_head {
     pthread_mutex_t lock;
     uint64_t block;     /* unit of the block that is read from */
     uint64_t pos;       /* the record numbered `takes` */
     uint64_t puts_seen; /* never more than puts */
-    uint64_t front;     /* front list: unit of its first cell, and in the upper FRONT_BITS its length; 0: empty */
+    uint64_t front;     /* front list: unit of its first cell, and in the upper LIST_BITS its length; 0: empty */
+    uint64_t dead;      /* dead letters: the same */
+    struct jnq_note note;
+    uint64_t redeliveries; /* a figure for people */
 };
 
 #define RECENT 8
@@ -102,14 +126,27 @@ struct jnq_procs {
     uint64_t ready; /* bytes of the table that are backed by memory */
     uint64_t rover; /* where the next look for the dead begins */
     uint64_t deaths;
+    uint64_t graves;  /* entries in the state PROC_GRAVE; may lag */
     uint64_t seen_ns; /* when waiters last looked for the dead */
 };
+
+enum proc_exit { EXIT_CLEAN = 1, EXIT_FAILED = 2 };
+enum proc_state { PROC_FREE = 0, PROC_LIVE = 1, PROC_GRAVE = 2 };
 
 /* One attached handle. Owner number: index + 1. */
 struct jnq_proc {
     uint64_t start; /* of the process, in clock ticks since boot: tells a reused pid apart */
     uint32_t pid;
-    uint32_t live; /* 1 while the entry is in use; the last word to be set, the last to be cleared */
+    uint32_t state; /* enum proc_state; the last word to be set, the last to be cleared */
+    uint64_t takes; /* tasks taken, less those given back */
+    uint64_t dones; /* tasks reported done, and in the upper DONES_BITS how many reports are under way */
+    uint64_t taken_ns[PROC_TAKEN]; /* when it took them, by the last bits of takes */
+    uint64_t wait_ns[3];           /* since when, by enum jnq_wait */
+    uint64_t left_ns[3];           /* when the last one stopped waiting */
+    uint32_t waiting[3];           /* threads that wait */
+    uint32_t exit;                 /* announced: 1 clean, 2 failed */
+    char name[JNQ_NAME_BYTES];
+    char room[48];
 };
 
 struct jnq_shared {
@@ -123,7 +160,10 @@ struct jnq_shared {
     uint64_t map_off;
     uint64_t heap_off;
     uint64_t maxsize; /* 0: unbounded */
+    uint32_t on_death;
+    uint32_t max_deliveries;
     uint64_t recoveries;
+    uint64_t foreign; /* whose the unfinished tasks are cannot be told any more: see counts.h */
     uint64_t broken; /* a repair found what only foreign writes can cause: every lock is refused from then on */
 
     _Alignas(LINE_BYTES) struct jnq_tail tail;
@@ -154,8 +194,6 @@ struct jnq_block {
     char room[LINE_BYTES - 16];
 };
 
-enum jnq_kind { JNQ_INLINE = 1, JNQ_EXTENT = 2, JNQ_END = 3, JNQ_INTEGER = 4 };
-
 /* A record begins on a cache line and takes whole lines. Written before R1 by the one put that holds the
  * tail lock, read after it by the one get that holds the head lock; never changed in between. */
 struct jnq_record {
@@ -172,12 +210,16 @@ struct jnq_record {
     };
 };
 
-/* An item that was given back: a run of its own, in a list that is emptied before the blocks are. */
+/* An item in a run of its own: in the front list, which is emptied before the blocks are; leased; or a dead letter. */
 struct jnq_cell {
-    uint64_t next; /* the front word without this cell */
-    char room[LINE_BYTES - 8];
+    uint64_t next;        /* in a list: its word without this cell */
+    uint32_t deaths;      /* takers that the task has killed */
+    uint32_t deaths_then; /* the same, if the one that has it dies */
+    uint64_t death[JNQ_LETTER_DEATHS]; /* the last of them: pid, and in the lower TIME_BITS when, in ms */
+    char room[LINE_BYTES - 40];
     struct jnq_record record;
 };
+#define TIME_BITS 42
 
 static_assert(sizeof(struct jnq_event) == 48, "an event shares a cache line with its counter");
 static_assert(offsetof(struct jnq_shared, puts) % LINE_BYTES == 0, "puts begins a line");
@@ -191,7 +233,8 @@ static_assert(sizeof(struct jnq_record) == LINE_BYTES, "a small item takes one l
 static_assert((offsetof(struct jnq_record, payload) + JNQ_INLINE_BYTES) % LINE_BYTES == 0,
               "the longest inline record fills its lines");
 static_assert(sizeof(((jnq_box *)0)->copy) == JNQ_INLINE_BYTES, "a box takes the longest inline payload");
-static_assert(sizeof(struct jnq_proc) == 16, "entries do not straddle pages");
+static_assert(sizeof(struct jnq_proc) == 256, "entries do not straddle pages or share lines");
+static_assert(sizeof(struct jnq_cell) == 2 * LINE_BYTES, "a cell's record is on a line");
 static_assert(sizeof(struct jnq_shared) <= 4096, "the header fits the smallest page");
 
 /* Changes whenever two builds could not share a segment. */
@@ -201,9 +244,9 @@ static inline uint64_t layout_stamp(void)
            (uint64_t)sizeof(struct jnq_shared) << 32 | (uint64_t)sizeof(struct jnq_record) << 48;
 }
 
-/* What one process knows of the queue. `owner` and `fork` are written under the procs lock; the
- * rest is constant after create or attach, but for `users`, an atomic count, and `spin_ns`, a guess that threads may
- * race for. */
+/* What one process knows of the queue. `me`, `owner` and `fork` are written under the procs
+ * lock; the rest is constant after create or attach, but for `users`, an atomic count, `spin_ns`, a guess that threads
+ * may race for, and `news`. */
 struct jnq_queue {
     struct jnq_shared *sh;
     char *base;     /* == sh; offsets are added to it */
@@ -211,10 +254,13 @@ struct jnq_queue {
     int fd;         /* ours, but the program may have closed or reused it: see segment_fd() */
     dev_t dev;      /* what fd was when we got it */
     ino_t ino;
-    uint32_t owner;   /* our number in the process table */
+    struct jnq_proc *me;  /* our entry in the process table */
+    uint32_t owner;       /* its number */
     uint32_t fork;    /* fork count when it was assigned */
     uint32_t users;   /* 1 for the handle, and one for each payload that is lent */
     uint32_t spin_ns; /* how long it has lately paid to spin before sleeping */
+    uint32_t on_death;    /* as in the segment */
+    uint32_t news;        /* this process has made dead letters and not said so; 2: but been interrupted for it */
 };
 
 static inline void *at(struct jnq_queue *q, uint64_t off) { return q->base + off; }

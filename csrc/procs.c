@@ -13,6 +13,8 @@
 #include "lock.h"
 #include "segment.h"
 
+#define SAME_WAIT_NS 10000000 /* who returns so soon has only let Python run signal handlers */
+
 static uint32_t forks = 1; /* of this process's ancestors since the library was loaded */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -20,10 +22,19 @@ static void count_fork(void) { store_relaxed(&forks, load_relaxed(&forks) + 1); 
 
 static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
 
+static char process_name[JNQ_NAME_BYTES];
+
 static struct jnq_proc *entry(struct jnq_queue *q, uint32_t owner)
 {
     return (struct jnq_proc *)at(q, q->sh->procs_off) + (owner - 1);
 }
+
+struct jnq_proc *procs_entry(struct jnq_queue *q, uint32_t owner)
+{
+    return owner && owner <= procs_count(q) ? entry(q, owner) : NULL;
+}
+
+void procs_name(const char *name) { strncpy(process_name, name, sizeof process_name - 1); }
 
 /* The start time of a process, 0 if it is dead, UINT64_MAX if that cannot be told. */
 static uint64_t start_of(uint32_t pid)
@@ -82,7 +93,7 @@ int procs_enter(struct jnq_queue *q)
         return JNQ_OK; /* another thread was first */
     pthread_once(&once, watch_forks);
     uint32_t owner = 1, pid = (uint32_t)getpid();
-    while (owner <= procs->count && procs_known(q, owner))
+    while (owner <= procs->count && load_acq(&entry(q, owner)->state))
         owner++;
     if (owner > PROCS_MAX)
         return JNQ_CROWDED;
@@ -92,19 +103,91 @@ int procs_enter(struct jnq_queue *q)
     if (owner > procs->count)
         store_relaxed(&procs->count, owner);
     struct jnq_proc *proc = entry(q, owner);
+    memset(&proc->takes, 0, sizeof *proc - offsetof(struct jnq_proc, takes));
     proc->pid = pid;
     proc->start = start_of(pid);
-    store_rel(&proc->live, 1);
+    memcpy(proc->name, process_name, sizeof proc->name);
+    store_rel(&proc->state, PROC_LIVE);
+    q->me = proc;
     q->owner = owner;
     store_rel(&q->fork, load_relaxed(&forks));
     return JNQ_OK;
 }
 
-void procs_remove(struct jnq_queue *q, uint32_t owner) { store_rel(&entry(q, owner)->live, 0); }
+void procs_remove(struct jnq_queue *q, uint32_t owner) { store_rel(&entry(q, owner)->state, PROC_FREE); }
+
+bool procs_is_grave(struct jnq_queue *q, uint32_t owner) { return load_acq(&entry(q, owner)->state) == PROC_GRAVE; }
+
+bool procs_bury(struct jnq_queue *q, uint32_t owner)
+{
+    uint64_t graves = 0;
+    for (uint32_t other = 1; other <= procs_count(q); other++)
+        graves += procs_is_grave(q, other);
+    if (graves >= GRAVES_MAX)
+        return false;
+    store_sc(&q->sh->procs.graves, graves + 1);
+    store_rel(&entry(q, owner)->state, PROC_GRAVE);
+    return true;
+}
+
+void procs_forget(struct jnq_queue *q)
+{
+    for (uint32_t owner = 1; owner <= procs_count(q); owner++)
+        if (procs_is_grave(q, owner))
+            procs_remove(q, owner);
+    store_sc(&q->sh->procs.graves, 0);
+}
 
 bool procs_known(struct jnq_queue *q, uint32_t owner)
 {
-    return owner && owner <= procs_count(q) && load_acq(&entry(q, owner)->live);
+    return owner && owner <= procs_count(q) && load_acq(&entry(q, owner)->state) == PROC_LIVE;
+}
+
+static bool reports(uint64_t dones) { return dones >> (64 - DONES_BITS); }
+
+bool procs_holds(struct jnq_queue *q, uint32_t owner)
+{
+    struct jnq_proc *proc = entry(q, owner);
+    uint64_t dones = load_sc(&proc->dones);
+    return reports(dones) || (int64_t)(load_relaxed(&proc->takes) - (dones & DONES)) > 0;
+}
+
+void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out)
+{
+    struct jnq_proc *proc = entry(q, owner);
+    uint64_t dones = load_sc(&proc->dones), takes = load_relaxed(&proc->takes), now = (uint64_t)event_now();
+    int64_t tasks = (int64_t)(takes - (dones & DONES));
+    memset(out, 0, sizeof *out);
+    out->pid = proc->pid;
+    out->dead = procs_is_grave(q, owner) || procs_dead(q, owner);
+    out->exit = load_relaxed(&proc->exit);
+    out->unsure = reports(dones);
+    out->tasks = tasks > 0 ? (uint64_t)tasks : 0;
+    if (out->tasks) {
+        uint64_t oldest = out->tasks <= PROC_TAKEN ? takes - out->tasks : takes;
+        uint64_t taken = load_relaxed(&proc->taken_ns[oldest % PROC_TAKEN]);
+        out->oldest_ns = taken && taken < now ? now - taken : 0;
+    }
+    for (int in = 0; in < 3; in++) {
+        uint64_t since = load_relaxed(&proc->wait_ns[in]);
+        out->waiting[in] = load_relaxed(&proc->waiting[in]);
+        out->waiting_ns[in] = out->waiting[in] && since < now ? now - since : 0;
+    }
+    memcpy(out->name, proc->name, sizeof out->name - 1);
+}
+
+void procs_wait(struct jnq_queue *q, enum jnq_wait in, bool begins, int64_t now)
+{
+    if (!procs_entered(q))
+        return; /* join() alone needs no entry */
+    struct jnq_proc *proc = q->me;
+    if (!begins) {
+        store_relaxed(&proc->left_ns[in], (uint64_t)now);
+        sub_sc(&proc->waiting[in], 1);
+    } else if (add_sc(&proc->waiting[in], 1) == 1 &&
+               (uint64_t)now - load_relaxed(&proc->left_ns[in]) > SAME_WAIT_NS) {
+        store_relaxed(&proc->wait_ns[in], (uint64_t)now);
+    }
 }
 
 bool procs_dead(struct jnq_queue *q, uint32_t owner)
@@ -126,6 +209,6 @@ uint64_t procs_live(struct jnq_queue *q)
 {
     uint64_t live = 0;
     for (uint32_t owner = 1; owner <= procs_count(q); owner++)
-        live += load_acq(&entry(q, owner)->live);
+        live += procs_known(q, owner);
     return live;
 }

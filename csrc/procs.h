@@ -2,18 +2,25 @@
  *
  * State            written by       guard       order    if the writer dies here
  *   entry pid,     enter            procs lock  plain    not live yet: the entry is still free
- *     start
- *   entry live     enter, leave,    procs lock  rel/acq  none: the one step
+ *     start, name
+ *   entry state    enter, leave,    procs lock  rel/acq  none: the one step
  *                  reap
+ *   entry takes    see note.h       head lock
+ *   entry dones    task_done        none        sc       the reports under way in it tell: it is unsure
+ *   entry others   its process      none        relaxed  figures for people; exit: none
  *   count          enter            procs lock  plain    one entry too few is known: it was not live yet
  *   ready          enter            procs lock  plain    too low: memory is readied twice
- *   rover, deaths  enter, remove    procs lock  plain    a hint, and a figure for people
+ *   rover, deaths, enter, reap      procs lock  plain    hints, and a figure for people
+ *     graves
+ *
+ * With JNQ_RAISE the entry of a process that died with tasks in hand stays, as a grave, for as long as tasks are
+ * unfinished; but not more than GRAVES_MAX of them.
  *
  * An entry is one handle of one process: {pid, start time}, which no later process can have. Its number, index + 1,
  * is the owner in the heap's map. Dead is: no such pid, another start time, or a zombie. A process that is
  * stopped, slow, or cannot be looked at is alive.
  *
- * Waiting: never; nor do these functions lock. All but the first two require the procs lock.
+ * Waiting: never; nor do these functions lock. Those that name an owner or enter require the procs lock.
  *
  * Not provided: pids of another pid namespace, or start times of another time namespace (they would be taken for
  * dead or for others). */
@@ -22,8 +29,13 @@
 
 #include "layout.h"
 
+#define GRAVES_MAX 64
+
 /* For the creator. Returns 0 or an errno. */
 int procs_init(struct jnq_queue *q);
+
+/* The name for entries to come. */
+void procs_name(const char *name);
 
 /* True if q->owner is an entry of this process; false after a fork. One load. */
 bool procs_entered(struct jnq_queue *q);
@@ -34,13 +46,33 @@ int procs_enter(struct jnq_queue *q);
 /* Frees an entry. */
 void procs_remove(struct jnq_queue *q, uint32_t owner);
 
-/* True if the entry is in use. */
+/* Makes an entry a grave. False if there are too many. */
+bool procs_bury(struct jnq_queue *q, uint32_t owner);
+
+bool procs_is_grave(struct jnq_queue *q, uint32_t owner);
+
+/* Frees all graves. */
+void procs_forget(struct jnq_queue *q);
+
+/* The entry, or NULL if there never was one so numbered. Without the procs lock it may be another's the next moment. */
+struct jnq_proc *procs_entry(struct jnq_queue *q, uint32_t owner);
+
+/* True if the entry is that of a process not yet found dead. */
 bool procs_known(struct jnq_queue *q, uint32_t owner);
+
+/* True if the owner has taken tasks and not reported them done, or is just reporting some. */
+bool procs_holds(struct jnq_queue *q, uint32_t owner);
+
+/* Copies out what people want to know. */
+void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out);
+
+/* Notes that this thread begins, or ends, to wait in such a call. */
+void procs_wait(struct jnq_queue *q, enum jnq_wait in, bool begins, int64_t now);
 
 /* True if the entry is in use, and its process is certainly dead. */
 bool procs_dead(struct jnq_queue *q, uint32_t owner);
 
 uint32_t procs_count(struct jnq_queue *q); /* no entry behind this one is in use */
-uint64_t procs_live(struct jnq_queue *q);
+uint64_t procs_live(struct jnq_queue *q);  /* entries in use, graves not counted */
 
 #endif

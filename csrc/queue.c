@@ -13,12 +13,14 @@
 #include <unistd.h>
 
 #include "atomics.h"
+#include "cells.h"
 #include "counts.h"
 #include "fifo.h"
 #include "gil.h"
 #include "heap.h"
 #include "lock.h"
 #include "procs.h"
+#include "record.h"
 #include "recover.h"
 #include "segment.h"
 
@@ -63,7 +65,7 @@ static inline int enter(struct jnq_queue *q, int64_t until)
     return procs_entered(q) ? JNQ_OK : enter_slowly(q, until);
 }
 
-int jnq_create(int fd, uint64_t maxsize, jnq_queue **out)
+int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, jnq_queue **out)
 {
     struct jnq_queue *q;
     int rc = segment_create(fd, &q);
@@ -71,8 +73,9 @@ int jnq_create(int fd, uint64_t maxsize, jnq_queue **out)
         return rc;
     struct jnq_shared *sh = q->sh;
     sh->maxsize = maxsize;
-    if (!rc)
-        rc = lock_init(&sh->tail.lock);
+    sh->on_death = q->on_death = (uint32_t)on_death;
+    sh->max_deliveries = max_deliveries;
+    rc = lock_init(&sh->tail.lock);
     if (!rc)
         rc = lock_init(&sh->head.lock);
     if (!rc)
@@ -106,6 +109,11 @@ int jnq_attach(int fd, jnq_queue **out)
     int rc = segment_open(fd, &q);
     if (rc)
         return rc;
+    q->on_death = q->sh->on_death;
+    if (q->on_death > JNQ_REDELIVER) {
+        segment_abandon(q);
+        return JNQ_MISMATCH;
+    }
     rc = enter(q, event_now() + BUSY_GRACE_NS);
     if (rc) {
         segment_abandon(q);
@@ -116,6 +124,17 @@ int jnq_attach(int fd, jnq_queue **out)
     *out = q;
     return JNQ_OK;
 }
+
+void jnq_name_process(const char *name) { procs_name(name); }
+
+void jnq_depart(jnq_queue *q, int failed)
+{
+    uint32_t none = 0;
+    if (procs_entered(q))
+        cas_sc(&q->me->exit, &none, failed ? EXIT_FAILED : EXIT_CLEAN);
+}
+
+int jnq_on_death(jnq_queue *q) { return (int)q->on_death; }
 
 int jnq_fileno(jnq_queue *q) { return segment_fd(q); }
 
@@ -167,16 +186,19 @@ static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
     return false;
 }
 
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and once a second, because a signal
- * that came while this thread was not asleep did not interrupt it. Without the GIL. */
-static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds, uint64_t arg, int64_t deadline)
+static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t now,
+                       int64_t deadline)
 {
-    if (spin(q, holds, arg))
-        return JNQ_OK;
-    int64_t now = event_now(), entered = now, began = now;
+    struct jnq_event *events[] = {&q->sh->items, &q->sh->space, &q->sh->zero}, *ev = events[in];
+    int64_t entered = now, began = now;
     uint32_t last_e = 0;
     for (bool was_deep = false;;) {
         recover_tick(q, now);
+        uint32_t fresh = 1;
+        if (load_relaxed(&q->news) == fresh && cas_sc(&q->news, &fresh, 2))
+            return JNQ_INTERRUPTED;
+        if (in == JNQ_IN_JOIN && recover_lost(q))
+            return JNQ_LOST;
         uint32_t e = event_prepare(ev);
         if (holds(q, arg))
             return JNQ_OK;
@@ -184,7 +206,7 @@ static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds,
             return JNQ_TIMEOUT;
         bool is_deep = event_is_deep(ev);
         /* Long only if the flag has been up for a slice, and nobody has called us back meanwhile. */
-        int64_t until = now + (is_deep && was_deep && e == last_e ? EVENT_DEEP_NS : EVENT_SLICE_NS);
+        int64_t until = now + (is_deep && was_deep && e == last_e ? EVENT_LONG_NS : EVENT_SLICE_NS);
         was_deep = is_deep;
         last_e = e;
         enum event_result woken = event_sleep(ev, e, until < deadline ? until : deadline);
@@ -200,6 +222,20 @@ static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds,
     }
 }
 
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python has
+ * something to report, and once a second, because a signal that came while this thread was not asleep did not interrupt
+ * it. Without the GIL. */
+static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
+{
+    if (spin(q, holds, arg))
+        return JNQ_OK;
+    int64_t now = event_now();
+    procs_wait(q, in, true, now);
+    int rc = sleep_until(q, in, holds, arg, now, deadline);
+    procs_wait(q, in, false, event_now());
+    return rc;
+}
+
 /* Until when a lock is tried in the patient part of an operation. */
 static int64_t lock_deadline(int64_t deadline)
 {
@@ -207,7 +243,7 @@ static int64_t lock_deadline(int64_t deadline)
 }
 
 /* A lock that stays busy is a reason to come back only before the deadline. */
-static bool over(int64_t rc, int64_t deadline)
+static bool too_late(int64_t rc, int64_t deadline)
 {
     return rc == JNQ_TIMEOUT || (rc == JNQ_INTERRUPTED && event_now() >= deadline);
 }
@@ -252,7 +288,7 @@ static int put_patiently(struct jnq_queue *q, enum jnq_kind kind, const char *pa
     while (!rc) {
         /* Room first: what is staged is lost when a signal ends the wait. */
         if (!may_put(q, 0))
-            rc = deadline == JNQ_NOW ? JNQ_FULL : wait_for(q, &sh->space, may_put, 0, deadline);
+            rc = deadline == JNQ_NOW ? JNQ_FULL : wait_for(q, JNQ_IN_PUT, may_put, 0, deadline);
         if (!rc && !unit && kind == JNQ_EXTENT && !load_sc(&sh->ended))
             rc = stage(q, payload, bytes, lock_deadline(deadline), &unit);
         if (rc)
@@ -265,7 +301,7 @@ static int put_patiently(struct jnq_queue *q, enum jnq_kind kind, const char *pa
     }
     if (unit)
         heap_free(q, unit);
-    return over(rc, deadline) ? JNQ_FULL : rc;
+    return too_late(rc, deadline) ? JNQ_FULL : rc;
 }
 
 static int put(jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, int64_t deadline)
@@ -299,6 +335,21 @@ int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline)
 
 /* --- get ------------------------------------------------------------------------------------------------- */
 
+/* Under the head lock: JNQ_OK, JNQ_LARGE or JNQ_LEASED with the oldest item in the box, or why not. *freed as in fifo_next. */
+static int take(struct jnq_queue *q, jnq_box *box, int64_t until, uint64_t *freed)
+{
+    if (load_relaxed(&q->sh->head.front))
+        return cells_pop(q, box, freed);
+    struct jnq_record *record;
+    int rc = fifo_next(q, &record, freed);
+    if (rc)
+        return rc;
+    rc = q->on_death == JNQ_REDELIVER ? cells_lease(q, record, until, box) : record_unpack(q, record, box);
+    if (rc == JNQ_OK || rc == JNQ_LARGE || rc == JNQ_LEASED)
+        fifo_step(q, record, box->lease);
+    return rc;
+}
+
 /* One attempt: JNQ_EMPTY if there is no item now. */
 static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
 {
@@ -308,42 +359,52 @@ static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
     int rc = recover_lock_head(q, until);
     if (rc)
         return rc;
-    rc = fifo_pop(q, box, &freed);
+    box->lease = 0;
+    rc = take(q, box, until, &freed);
     if (rc == JNQ_EMPTY && load_sc(&sh->ended)) /* no put can follow that we did not see now: */
-        rc = (rc = fifo_pop(q, box, &freed)) == JNQ_EMPTY ? JNQ_SHUTDOWN : rc;
+        rc = (rc = take(q, box, until, &freed)) == JNQ_EMPTY ? JNQ_SHUTDOWN : rc;
+    bool taken = rc == JNQ_OK || rc == JNQ_LARGE || rc == JNQ_LEASED;
+    if (taken && q->on_death)
+        store_relaxed(&q->me->taken_ns[(q->me->takes - 1) % PROC_TAKEN], (uint64_t)event_coarse_now());
     lock_release(&sh->head.lock);
     if (freed)
         heap_free(q, freed);
-    if (rc == JNQ_LARGE)
-        add_sc(&q->users, 1);
-    if (rc != JNQ_OK && rc != JNQ_LARGE)
+    if (!taken)
         return rc;
+    box->taken = 1;
     box->queue = q;
     box->fork = load_relaxed(&q->fork);
-    event_notify(&sh->space, 1);
     if (rc == JNQ_LARGE)
+        add_sc(&q->users, 1);
+    event_notify(&sh->space, 1);
+    if (rc != JNQ_OK)
         return rc;
     int64_t integer;
     memcpy(&integer, box->copy, sizeof integer);
     return box->kind == JNQ_INTEGER ? JNQ_INTEGER_ZERO + integer : (int64_t)box->bytes;
 }
 
+/* True if the dead are to be looked for first: their tasks come before those in the queue. */
+static bool heirs_first(struct jnq_queue *q) { return q->on_death == JNQ_REDELIVER && recover_due(q, event_coarse_now()); }
+
 static int64_t get_patiently(struct jnq_queue *q, jnq_box *box, int64_t deadline)
 {
     int64_t rc = enter(q, lock_deadline(deadline));
+    if (heirs_first(q))
+        recover_tick(q, event_now());
     while (rc == JNQ_OK) {
         rc = try_get(q, box, lock_deadline(deadline));
         if (rc != JNQ_EMPTY || deadline == JNQ_NOW)
             break;
-        rc = wait_for(q, &q->sh->items, may_get, 0, deadline);
+        rc = wait_for(q, JNQ_IN_GET, may_get, 0, deadline);
     }
-    return over(rc, deadline) ? JNQ_EMPTY : rc;
+    return too_late(rc, deadline) ? JNQ_EMPTY : rc;
 }
 
 int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline)
 {
     box->taken = 0;
-    int64_t rc = procs_entered(q) ? try_get(q, box, 0) : JNQ_INTERRUPTED;
+    int64_t rc = procs_entered(q) && !heirs_first(q) ? try_get(q, box, 0) : JNQ_INTERRUPTED;
     if (rc != JNQ_INTERRUPTED && (rc != JNQ_EMPTY || deadline == JNQ_NOW))
         return rc;
     void *gil = gil_give_up();
@@ -391,7 +452,7 @@ void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes)
     box->kind = JNQ_INLINE;
     box->bytes = bytes;
     box->payload = box->copy;
-    box->unit = 0;
+    box->unit = box->lease = 0;
     box->fork = load_relaxed(&q->fork);
     memcpy(box->copy, payload, bytes);
 }
@@ -399,42 +460,40 @@ void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes)
 static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
 {
     struct jnq_shared *sh = q->sh;
-    event_alert(&sh->items);
-    uint64_t unit, bytes = offsetof(struct jnq_cell, record.payload) + (box->unit ? LINE_BYTES : box->bytes);
-    int rc = heap_alloc(q, bytes, until, &unit);
+    uint64_t unit = box->lease;
+    int rc = unit ? JNQ_OK : cells_new(q, box, until, &unit);
     if (rc)
         return rc;
-    struct jnq_cell *cell = unit_at(q, unit);
-    cell->record.number = 0;
-    cell->record.kind = box->kind;
-    if (box->unit) {
-        cell->record.inline_bytes = 0;
-        cell->record.extent.unit = box->unit;
-        cell->record.extent.bytes = box->bytes;
-    } else {
-        cell->record.inline_bytes = (uint32_t)box->bytes;
-        memcpy(cell->record.payload, box->copy, box->bytes);
-    }
+    event_alert(&sh->items);
+    event_alert(&sh->zero);
     rc = recover_lock_head(q, until);
     if (rc) {
-        heap_free(q, unit);
+        if (!box->lease)
+            heap_free(q, unit);
         return rc;
     }
     bool cut = load_sc(&sh->cut);
     if (!cut)
-        fifo_push_front(q, unit);
+        cells_push(q, unit);
+    else if (box->lease)
+        cells_finish(q, unit, q->owner);
     lock_release(&sh->head.lock);
-    if (cut) {
-        heap_free(q, unit);
-        release(box);
-        counts_done(q, 1);
+    if (!cut) {
+        event_notify(&sh->items, 1);
+        bool lent = box->unit;
+        store_rel(&box->taken, 0);
+        if (lent)
+            leave(q);
         return JNQ_OK;
     }
-    event_notify(&sh->items, 1);
-    bool lent = box->unit;
-    store_rel(&box->taken, 0);
-    if (lent)
-        leave(q);
+    if (box->lease) {
+        cells_free(q, unit);
+        counts_announce(q);
+    } else {
+        heap_free(q, unit);
+        counts_done(q, 1);
+    }
+    release(box);
     return JNQ_OK;
 }
 
@@ -454,6 +513,38 @@ int jnq_unget(jnq_queue *q, jnq_box *box)
 
 int jnq_task_done(jnq_queue *q, uint64_t n) { return counts_done(q, n); }
 
+static int try_finish(struct jnq_queue *q, uint64_t lease, uint64_t number, int64_t until)
+{
+    struct jnq_shared *sh = q->sh;
+    if (!procs_entered(q))
+        return JNQ_NOT_OURS;
+    event_alert(&sh->zero);
+    int rc = recover_lock_head(q, until);
+    if (rc)
+        return rc;
+    bool ours = cells_ours(q, lease, number);
+    if (ours)
+        cells_finish(q, lease, q->owner);
+    lock_release(&sh->head.lock);
+    if (!ours)
+        return JNQ_NOT_OURS;
+    cells_free(q, lease);
+    if (!counts_unfinished(q))
+        counts_announce(q);
+    return JNQ_OK;
+}
+
+int jnq_finish(jnq_queue *q, uint64_t lease, uint64_t number)
+{
+    int rc = try_finish(q, lease, number, 0);
+    if (rc != JNQ_INTERRUPTED)
+        return rc;
+    void *gil = gil_give_up();
+    rc = try_finish(q, lease, number, lock_deadline(JNQ_FOREVER));
+    gil_take_back(gil);
+    return rc;
+}
+
 int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline)
 {
     uint64_t puts = counts_join(q); /* each time: the announcement may have been taken down */
@@ -462,14 +553,33 @@ int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline)
     if (counts_zero(q, *since))
         return JNQ_OK;
     if (deadline == JNQ_NOW)
-        return JNQ_TIMEOUT;
+        return recover_lost(q) ? JNQ_LOST : JNQ_TIMEOUT;
     void *gil = gil_give_up();
-    int rc = wait_for(q, &q->sh->zero, counts_zero, *since, deadline);
+    int rc = wait_for(q, JNQ_IN_JOIN, counts_zero, *since, deadline);
     gil_take_back(gil);
     return rc;
 }
 
 /* --- the end ---------------------------------------------------------------------------------------------- */
+
+/* Every run that holds queued items. */
+static bool each_queued(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint64_t unit))
+{
+    return cells_each(q, load_relaxed(&q->sh->head.front), visit) && fifo_each(q, visit);
+}
+
+static bool own(struct jnq_queue *q, uint64_t unit)
+{
+    heap_own(q, unit);
+    return true;
+}
+
+static bool discard(struct jnq_queue *q, uint64_t unit)
+{
+    if (unit != q->sh->tail.block)
+        heap_free(q, unit);
+    return true;
+}
 
 static int shut_down(struct jnq_queue *q, bool immediate, int64_t until)
 {
@@ -488,9 +598,9 @@ static int shut_down(struct jnq_queue *q, bool immediate, int64_t until)
         store_sc(&sh->ended, 1); /* R4 */
         if (immediate && !load_sc(&sh->cut)) {
             uint64_t queued = counts_queued(q);
-            fifo_own_all(q);                                     /* so that it is freed if we die */
+            each_queued(q, own);                                 /* so that it is freed if we die */
             store_sc(&sh->cut, load_sc(&sh->puts) - queued + 1); /* R5 */
-            fifo_discard(q);
+            each_queued(q, discard);
         }
         lock_release(&sh->head.lock);
     }
@@ -513,7 +623,15 @@ int jnq_shutdown(jnq_queue *q, int immediate)
 
 /* --- figures ---------------------------------------------------------------------------------------------- */
 
-uint64_t jnq_qsize(jnq_queue *q) { return counts_queued(q); }
+uint64_t jnq_qsize(jnq_queue *q)
+{
+    if (heirs_first(q)) {
+        void *gil = gil_give_up();
+        recover_tick(q, event_now());
+        gil_take_back(gil);
+    }
+    return counts_queued(q);
+}
 
 uint64_t jnq_unfinished(jnq_queue *q) { return counts_unfinished(q); }
 
@@ -533,12 +651,34 @@ void jnq_count(jnq_queue *q, jnq_counters *out)
         .processes = procs_live(q),
         .recoveries = load_sc(&sh->recoveries),
         .deaths = load_sc(&sh->procs.deaths),
+        .redeliveries = load_sc(&sh->head.redeliveries),
+        .dead_letters = list_length(load_sc(&sh->head.dead)),
+        .foreign = load_sc(&sh->foreign),
     };
     if (!heap_lock(q, event_now() + EVENT_SLICE_NS)) {
         heap_count(q, &out->used_bytes, &out->reserve_bytes);
         heap_unlock(q);
     }
 }
+
+int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out)
+{
+    if (!procs_entry(q, number))
+        return JNQ_TIMEOUT;
+    if (!procs_known(q, number) && !procs_is_grave(q, number))
+        return JNQ_EMPTY;
+    procs_read(q, number, out);
+    return JNQ_OK;
+}
+
+int jnq_news(jnq_queue *q)
+{
+    uint32_t news = load_relaxed(&q->news);
+    store_relaxed(&q->news, 0);
+    return news != 0;
+}
+
+int jnq_read_letter(jnq_queue *q, uint64_t *cursor, jnq_letter *out) { return cells_letter(q, cursor, out); }
 
 int jnq_reap(jnq_queue *q)
 {

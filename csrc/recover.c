@@ -1,13 +1,17 @@
 #include "recover.h"
 
 #include "atomics.h"
+#include "cells.h"
+#include "counts.h"
 #include "fifo.h"
 #include "heap.h"
 #include "lock.h"
+#include "note.h"
 #include "procs.h"
 
-#define TICK_NS 1000000000
-#define TICK_ENTRIES 8
+#define TICK_NS 300000000
+#define TICK_ENTRIES 2
+#define TICK_LOCK_NS 20000000
 
 static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock, int (*repair)(struct jnq_queue *), int64_t until)
 {
@@ -43,9 +47,15 @@ int recover_lock_tail(struct jnq_queue *q, int64_t until)
     return lock_and_repair(q, &q->sh->tail.lock, fifo_repair_tail, until);
 }
 
+static int repair_head(struct jnq_queue *q)
+{
+    note_repair(q);
+    return fifo_repair_head(q);
+}
+
 int recover_lock_head(struct jnq_queue *q, int64_t until)
 {
-    return lock_and_repair(q, &q->sh->head.lock, fifo_repair_head, until);
+    return lock_and_repair(q, &q->sh->head.lock, repair_head, until);
 }
 
 /* Tail, head and heap, in their order. */
@@ -72,76 +82,175 @@ static void unlock_rest(struct jnq_queue *q)
     lock_release(&q->sh->tail.lock);
 }
 
-/* Frees what the owner owns and nobody can reach. */
-static int free_unreachable(struct jnq_queue *q, uint32_t owner)
+/* Marks all that can be reached. False if that is broken (I4). */
+static bool mark_all(struct jnq_queue *q)
+{
+    struct jnq_shared *sh = q->sh;
+    heap_unmark_all(q);
+    if (!cells_each(q, load_relaxed(&sh->head.dead), heap_mark))
+        return false;
+    if (load_relaxed(&sh->cut))
+        return heap_mark(q, sh->tail.block);
+    return cells_each(q, load_relaxed(&sh->head.front), heap_mark) && fifo_each(q, heap_mark);
+}
+
+/* Redelivers the dead owner's tasks, and frees what it owned and nobody can reach. */
+static int inherit(struct jnq_queue *q, uint32_t owner, bool killed, uint64_t *moved)
 {
     if (!heap_owns_any(q, owner))
         return JNQ_OK;
-    heap_unmark_all(q);
-    if (!fifo_mark(q))
+    if (!mark_all(q))
         return JNQ_CORRUPT;
-    heap_sweep(q, owner);
-    return JNQ_OK;
+    int rc = JNQ_OK;
+    if (q->on_death == JNQ_REDELIVER)
+        rc = cells_redeliver(q, owner, killed, moved);
+    if (!rc)
+        heap_sweep(q, owner);
+    return rc;
 }
 
-static int bury(struct jnq_queue *q, uint32_t owner, int64_t until)
+/* With all locks but that of the processes. */
+static int lock_and_inherit(struct jnq_queue *q, uint32_t owner, bool killed, int64_t until)
 {
+    uint64_t moved = 0;
+    event_alert(&q->sh->items);
+    event_alert(&q->sh->zero);
     int rc = lock_rest(q, until);
     if (rc)
         return rc;
-    rc = free_unreachable(q, owner);
+    rc = inherit(q, owner, killed, &moved);
     unlock_rest(q);
-    if (!rc) {
-        procs_remove(q, owner);
-        add_sc(&q->sh->procs.deaths, 1);
+    if (moved) {
+        counts_announce(q);
+        event_notify_all(&q->sh->items);
     }
     return rc;
 }
 
+/* What remains of the entry of a dead owner: nothing, or a grave that tells whose its unfinished tasks were. */
+static void close_entry(struct jnq_queue *q, uint32_t owner)
+{
+    add_sc(&q->sh->procs.deaths, 1);
+    if (q->on_death == JNQ_RAISE && procs_holds(q, owner) && counts_unfinished(q)) {
+        if (procs_entry(q, owner)->exit == EXIT_CLEAN)
+            store_sc(&q->sh->foreign, 1);
+        else if (procs_bury(q, owner))
+            return;
+    }
+    procs_remove(q, owner);
+}
+
+static int bury(struct jnq_queue *q, uint32_t owner, int64_t until)
+{
+    int rc = lock_and_inherit(q, owner, procs_entry(q, owner)->exit != EXIT_CLEAN, until);
+    if (!rc)
+        close_entry(q, owner);
+    event_notify_all(&q->sh->zero); /* joiners look whether tasks are lost */
+    return rc;
+}
+
+/* Buries the owner if it is dead. */
+static int look_at(struct jnq_queue *q, uint32_t owner, int64_t until)
+{
+    return procs_dead(q, owner) ? bury(q, owner, until) : JNQ_OK;
+}
+
+/* All entries that hold tasks, and `most` of the others. */
 int recover_reap(struct jnq_queue *q, uint32_t most, int64_t until)
 {
     struct jnq_procs *procs = &q->sh->procs;
     int rc = recover_lock_procs(q, until);
     if (rc)
         return rc;
+    if (load_relaxed(&procs->graves) && !counts_unfinished(q))
+        procs_forget(q);
     uint32_t count = procs_count(q);
+    for (uint32_t owner = 1; q->on_death && owner <= count && !rc; owner++)
+        if (procs_known(q, owner) && procs_holds(q, owner))
+            rc = look_at(q, owner, until);
     for (most = most < count ? most : count; most && !rc; most--) {
         procs->rover = procs->rover < count ? procs->rover + 1 : 1;
-        if (procs_dead(q, (uint32_t)procs->rover))
-            rc = bury(q, (uint32_t)procs->rover, until);
+        rc = look_at(q, (uint32_t)procs->rover, until);
     }
     lock_release(&procs->lock);
     return rc;
+}
+
+bool recover_due(struct jnq_queue *q, int64_t now)
+{
+    int64_t passed = now - (int64_t)load_relaxed(&q->sh->procs.seen_ns);
+    return passed >= TICK_NS || passed < -TICK_NS; /* the latter only after foreign writes */
 }
 
 void recover_tick(struct jnq_queue *q, int64_t now)
 {
     uint64_t *seen_ns = &q->sh->procs.seen_ns;
     uint64_t seen = load_relaxed(seen_ns);
-    if ((uint64_t)now - seen >= TICK_NS && cas_sc(seen_ns, &seen, (uint64_t)now))
-        recover_reap(q, TICK_ENTRIES, 0);
+    if (recover_due(q, now) && cas_sc(seen_ns, &seen, (uint64_t)now))
+        recover_reap(q, TICK_ENTRIES, event_now() + TICK_LOCK_NS);
+}
+
+/* Under the procs and the head lock: nobody takes, gives back or enters meanwhile, and a report under way counts as a
+ * task in hand. */
+static bool only_the_dead_hold(struct jnq_queue *q)
+{
+    bool graves = false;
+    if (counts_queued(q) || !counts_unfinished(q))
+        return false;
+    for (uint32_t owner = 1; owner <= procs_count(q); owner++)
+        if (!procs_known(q, owner))
+            graves |= procs_is_grave(q, owner);
+        else if (procs_holds(q, owner))
+            return false;
+    return graves;
+}
+
+bool recover_lost(struct jnq_queue *q)
+{
+    struct jnq_shared *sh = q->sh;
+    if (!load_sc(&sh->procs.graves) || load_sc(&sh->foreign) || recover_lock_procs(q, 0))
+        return false;
+    bool lost = false;
+    if (load_sc(&sh->procs.graves) && !recover_lock_head(q, 0)) {
+        lost = only_the_dead_hold(q) && !load_sc(&sh->foreign);
+        lock_release(&sh->head.lock);
+    }
+    lock_release(&sh->procs.lock);
+    return lost;
 }
 
 void recover_leave(struct jnq_queue *q, int64_t until)
 {
     if (!procs_entered(q) || recover_lock_procs(q, until))
         return; /* an entry left behind is found when the process is dead */
-    procs_remove(q, q->owner);
+    bool holds = q->on_death && procs_holds(q, q->owner) && counts_unfinished(q), failed = q->me->exit == EXIT_FAILED;
+    int rc = JNQ_OK;
+    if (holds && q->on_death == JNQ_REDELIVER)
+        rc = lock_and_inherit(q, q->owner, failed, until);
+    else if (holds && failed)
+        rc = JNQ_LOST; /* found when the process is dead */
+    else if (holds)
+        store_sc(&q->sh->foreign, 1);
+    if (!rc)
+        procs_remove(q, q->owner);
     lock_release(&q->sh->procs.lock);
 }
 
 int recover_check(struct jnq_queue *q, int64_t until)
 {
+    uint64_t leases = 0;
     int rc = recover_lock_procs(q, until);
     if (rc)
         return rc;
     rc = lock_rest(q, until);
     if (!rc) {
         rc = fifo_check(q);
-        if (!rc) {
-            heap_unmark_all(q);
-            rc = fifo_mark(q) ? heap_check(q, procs_known) : 4;
-        }
+        if (!rc)
+            rc = load_relaxed(&q->sh->cut) ? 0 : cells_check(q);
+        if (!rc)
+            rc = mark_all(q) ? heap_check(q, procs_known, &leases) : 4;
+        if (!rc && q->on_death == JNQ_REDELIVER && leases != counts_unfinished(q) - counts_queued(q))
+            rc = 7;
         unlock_rest(q);
     }
     lock_release(&q->sh->procs.lock);

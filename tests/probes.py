@@ -23,13 +23,22 @@ def wait_until(condition, what):
         time.sleep(0.001)
 
 
+def counters(queue):
+    """The core's figures."""
+    out = ffi.new("jnq_counters *")
+    lib.jnq_count(queue._handle, out)
+    return {name: getattr(out, name) for name, _ in ffi.typeof("jnq_counters").fields}
+
+
+def reap(queue):
+    """Look for dead processes now."""
+    assert lib.jnq_reap(queue._handle) == 0
+
+
 def check_invariants(queue):
     """Fail unless the queue's memory is in order, and show its figures."""
     broken = lib.jnq_check(queue._handle)
-    counters = ffi.new("jnq_counters *")
-    lib.jnq_count(queue._handle, counters)
-    figures = {name: getattr(counters, name) for name, _ in ffi.typeof("jnq_counters").fields}
-    assert not broken, f"invariant {broken} does not hold: {figures}"
+    assert not broken, f"invariant {broken} does not hold: {counters(queue)}"
 
 
 def state(pid):

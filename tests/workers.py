@@ -14,6 +14,7 @@ import functools
 import itertools
 import multiprocessing
 import os
+import queue as queue_module
 import signal
 import struct
 import subprocess
@@ -27,6 +28,7 @@ from payloads import SIZES, Celsius, Item, check_item, checksum, make_item, regi
 from probes import LIMIT, descriptors, segments, state, thread_sleeps, wait_until
 
 import joinq
+from joinq._native import ffi
 
 
 class Failure(NamedTuple):
@@ -43,9 +45,19 @@ def main(channel, function, *args):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = function(channel, *args)
+    except (Escape, Exit):
+        raise
     except BaseException:
         result = Failure(traceback.format_exc())
     channel.send(result)
+
+
+class Escape(BaseException):
+    """What main() lets pass, to end the process with a traceback."""
+
+
+class Exit(SystemExit):
+    """What main() lets pass, to end the process."""
 
 
 def puppet(channel, queue):
@@ -480,3 +492,106 @@ def run_script(script, *options):
         text=True,
         timeout=LIMIT,
     )
+
+
+# Deaths ------------------------------------------------------------------------------------
+
+
+def take_and_end(channel, queue, count, how):
+    """Take tasks, say so, and end as told: by a signal, by os._exit(), with an exception, or in order."""
+    for _ in range(count):
+        queue.get()
+    channel.send("taken")
+    if how == "exception":
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, the process ends with it
+        raise Escape
+    if how == "sys.exit(3)":
+        raise Exit(3)
+    if how == "os._exit(0)":
+        os._exit(0)
+    if how != "in order":
+        os.kill(os.getpid(), signal.Signals[how])
+    return "ended"
+
+
+def join_and_report(channel, queue, timeout):
+    """Join, in a process that is not the parent of the others."""
+    try:
+        queue.join(timeout)
+    except Exception as error:
+        return error
+    return "joined"
+
+
+def take_in_threads(channel, queue):
+    """Two threads take two tasks each and finish the other way round: what is left unfinished in between."""
+    taken, go = queue_module.SimpleQueue(), [threading.Event(), threading.Event()]
+    seen = []
+
+    def run(index):
+        taken.put((index, [queue.get(), queue.get()]))
+        go[index].wait()
+        queue.task_done()
+        queue.task_done()
+        try:
+            queue.task_done()
+        except ValueError:
+            taken.put("refused")
+
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        taken.get(timeout=LIMIT)
+    for index in (1, 0):
+        go[index].set()
+        assert taken.get(timeout=LIMIT) == "refused"
+        threads[index].join()
+        seen.append(queue.unfinished_tasks)
+    return seen
+
+
+def finish_in_forked_child(channel, queue):
+    """Take a task; a forked child cannot finish it, the parent can."""
+    queue.get()
+
+    def child():
+        try:
+            queue.task_done()
+        except ValueError:
+            os._exit(7)
+
+    code = wait_for(fork(child))
+    queue.task_done()
+    return code
+
+
+def drop_queue(channel, queue):
+    """Take a task, give up the queue as the garbage collector would, and live on."""
+    queue.get()
+    channel.send("taken")
+    assert channel.recv() == "drop"
+    ffi.release(queue._handle)
+    channel.send("dropped")
+    assert channel.recv() is None
+
+
+class InterruptOnce:
+    """Raises what Ctrl-C does when it is unpickled, while it is armed."""
+
+    armed = True
+
+    def __init__(self, load=""):
+        self.load = load
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if InterruptOnce.armed:
+            raise KeyboardInterrupt
+
+
+class Unloadable:
+    """Cannot be unpickled."""
+
+    def __reduce__(self):
+        return (divmod, (1, 0))

@@ -1,5 +1,7 @@
 """multiprocessing.JoinableQueue as it should have been: fast, and not to be hung by a process that dies."""
 
+from joinq._context import get_context
+from joinq._leases import DeadLetter
 from joinq._processes import (
     active_children,
     available_cpu_count,
@@ -9,13 +11,17 @@ from joinq._processes import (
     process_cpu_count,
 )
 from joinq._queue import JoinableQueue, Queue, SimpleQueue
-from joinq.exceptions import Empty, Full, JoinTimeout, ShutDown
+from joinq.exceptions import DeadLetterWarning, Empty, Full, JoinTimeout, LostProcess, LostTasks, ShutDown
 
 __all__ = [
+    "DeadLetter",
+    "DeadLetterWarning",
     "Empty",
     "Full",
     "JoinTimeout",
     "JoinableQueue",
+    "LostProcess",
+    "LostTasks",
     "Queue",
     "ShutDown",
     "SimpleQueue",
@@ -23,6 +29,7 @@ __all__ = [
     "available_cpu_count",
     "cpu_count",
     "current_process",
+    "get_context",
     "parent_process",
     "process_cpu_count",
 ]

@@ -6,13 +6,18 @@ run the signal handlers in between, and an exception of theirs ends the call.
 
 from __future__ import annotations
 
+import atexit
 import errno
+import functools
 import math
 import os
+import sys
 import tempfile
 import time
+import weakref
+from multiprocessing import process, util
 from queue import Empty, Full
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from joinq._jnq import ffi, lib
 from joinq.exceptions import ShutDown
@@ -21,12 +26,19 @@ if TYPE_CHECKING:
     from joinq._jnq import CData
 
 __all__ = [
+    "EMPTY",
     "FOREVER",
+    "INTEGER",
     "INTEGER_MIN",
     "INTEGER_ZERO",
     "INTERRUPTED",
     "LARGE",
+    "LEASED",
+    "LOST",
+    "NOT_OURS",
     "NOW",
+    "OK",
+    "ON_DEATH",
     "TIMEOUT",
     "attach",
     "create",
@@ -36,13 +48,21 @@ __all__ = [
     "lib",
 ]
 
+OK: int = lib.JNQ_OK
+EMPTY: int = lib.JNQ_EMPTY
 NOW: int = lib.JNQ_NOW
 FOREVER: int = lib.JNQ_FOREVER
 INTERRUPTED: int = lib.JNQ_INTERRUPTED
 LARGE: int = lib.JNQ_LARGE
+INTEGER: int = lib.JNQ_INTEGER
 INTEGER_ZERO: int = lib.JNQ_INTEGER_ZERO
 INTEGER_MIN: int = lib.JNQ_INTEGER_MIN
+LEASED: int = lib.JNQ_LEASED
+LOST: int = lib.JNQ_LOST
+NOT_OURS: int = lib.JNQ_NOT_OURS
 TIMEOUT: int = lib.JNQ_TIMEOUT
+
+ON_DEATH: dict[str, int] = {"ignore": lib.JNQ_IGNORE, "raise": lib.JNQ_RAISE, "redeliver": lib.JNQ_REDELIVER}
 
 _OUTCOMES: dict[int, tuple[type[Exception], tuple[str, ...]]] = {
     lib.JNQ_EMPTY: (Empty, ()),
@@ -102,15 +122,20 @@ def _anonymous_file() -> int:
             return os.dup(file.fileno())
 
 
-def create(maxsize: int, file: int | None = None) -> CData:
+# The handles of this process, by file: a queue that arrives twice is one mapping, and one entry in the process table.
+_handles: weakref.WeakValueDictionary[tuple[int, int], CData] = weakref.WeakValueDictionary()
+
+
+def create(maxsize: int, on_death: str = "ignore", max_deliveries: int = 0, file: int | None = None) -> CData:
     """Makes a queue and gives its handle, which leaves the queue when it is collected.
 
     Raises:
         OSError, MemoryError: the system gives neither file nor memory for it.
     """
+    _introduce()
     fd = _anonymous_file() if file is None else file
     out = ffi.new("jnq_queue **")
-    return _handle(lib.jnq_create(fd, maxsize, out), fd, out)
+    return _handle(lib.jnq_create(fd, maxsize, ON_DEATH[on_death], max_deliveries, out), fd, out)
 
 
 def attach(fd: int) -> CData:
@@ -120,12 +145,67 @@ def attach(fd: int) -> CData:
         RuntimeError: it is not a queue of this version.
         OSError, MemoryError: it cannot be mapped here.
     """
+    handle = _handles.get(_identity(fd))
+    if handle is not None:
+        os.close(fd)
+        return handle
+    _introduce()
     out = ffi.new("jnq_queue **")
     return _handle(lib.jnq_attach(fd, out), fd, out)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _handle(rc: int, fd: int, out: CData) -> CData:
     if rc:
         os.close(fd)
         raise error(rc)
-    return ffi.gc(out[0], lib.jnq_detach)
+    handle = _handles[_identity(fd)] = ffi.gc(out[0], lib.jnq_detach)
+    return handle
+
+
+def _introduce() -> None:
+    """Tells the core our name, which others see in the process table."""
+    name = process.current_process().name.encode("utf-8", "replace")
+    while len(name) >= lib.JNQ_NAME_BYTES:  # at a character's border
+        name = name.decode("utf-8")[:-1].encode("utf-8")
+    lib.jnq_name_process(name.replace(b"\0", b"?"))
+
+
+_exit_code = 0  # of this process's _bootstrap(), if that has returned
+
+
+def _depart() -> None:
+    """Tells the others that this process ends, and whether in order: who has not told will be found killed."""
+    reason = sys.exc_info()[1] or getattr(sys, "last_value", None)
+    failed = _exit_code or (reason is not None and not (isinstance(reason, SystemExit) and not reason.code))
+    for handle in list(_handles.values()):
+        lib.jnq_depart(handle, bool(failed))
+
+
+_bootstrap = process.BaseProcess._bootstrap  # type: ignore[attr-defined]
+
+
+@functools.wraps(_bootstrap)
+def _watched_bootstrap(self: process.BaseProcess, *args: Any, **kwargs: Any) -> Any:
+    """Notes the exit code: since Python 3.13 nothing else tells it to those who run when the process ends."""
+    global _exit_code
+    _exit_code = _bootstrap(self, *args, **kwargs)
+    return _exit_code
+
+
+process.BaseProcess._bootstrap = _watched_bootstrap  # type: ignore[attr-defined]
+
+
+def _begin(_: object) -> None:
+    """In every process: after the import, and after a fork."""
+    _introduce()
+    util.Finalize(None, _depart, exitpriority=-1000)  # a fork forgets it
+
+
+_begin(None)
+util.register_after_fork(_begin, _begin)
+atexit.register(_depart)  # for what os.fork() makes; a second announcement does not count

@@ -7,19 +7,28 @@ returns makes it give the item back.
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import sys
 import types
+import warnings
 from _thread import start_new_thread
 from multiprocessing import context, queues, reduction, util
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from joinq._holders import death, describe, lost, tasks
+from joinq._leases import DeadLetter, Lease, Leases, dead_letters
 from joinq._native import (
     FOREVER,
+    INTEGER,
     INTEGER_MIN,
     INTEGER_ZERO,
     INTERRUPTED,
     LARGE,
+    LEASED,
+    LOST,
     NOW,
+    ON_DEATH,
     TIMEOUT,
     attach,
     create,
@@ -29,9 +38,11 @@ from joinq._native import (
     lib,
 )
 from joinq._payload import PLAIN, dumps, loads, plain_dumps
-from joinq.exceptions import JoinTimeout
+from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from joinq._jnq import Buffer, CData
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -84,6 +95,10 @@ class _Shared:
     """What all three have in common: the handle, and how a queue travels to a child process."""
 
     _handle: CData
+    _leases: Leases | None = None
+
+    def _tell_letters(self) -> None:
+        """Warns of the dead letters that this process has not told of."""
 
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
@@ -99,6 +114,26 @@ class _Shared:
 
     def _arrive(self, travelled: Any) -> None:
         self._handle = attach(travelled.detach())
+
+
+def _limit(maxsize: int) -> int:
+    """The core's maxsize."""
+    try:
+        return min(max(operator.index(maxsize), 0), 2**63)
+    except TypeError:
+        raise TypeError(f"maxsize must be an integer (0: no limit), not {maxsize!r}") from None
+
+
+def check_on_death(on_death: str, max_deliveries: int) -> None:
+    """Raises TypeError or ValueError if these arguments of JoinableQueue are not allowed."""
+    if on_death not in ON_DEATH:
+        raise ValueError(f"on_death must be 'raise', 'ignore' or 'redeliver', not {on_death!r}")
+    try:
+        deliveries = operator.index(max_deliveries)
+    except TypeError:
+        raise TypeError(f"max_deliveries must be an integer, not {max_deliveries!r}") from None
+    if not 1 <= deliveries < 2**31:
+        raise ValueError(f"max_deliveries must be from 1 to {2**31 - 1}, not {max_deliveries}")
 
 
 class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
@@ -121,11 +156,7 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
-        try:
-            size = max(operator.index(maxsize), 0)
-        except TypeError:
-            raise TypeError(f"maxsize must be an integer (0: no limit), not {maxsize!r}") from None
-        self._handle = create(min(size, 2**63))
+        self._handle = create(_limit(maxsize))
         self._reset_state(maxsize)
 
     def _reset_state(self, maxsize: int) -> None:
@@ -209,6 +240,8 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         try:
             while rc == INTERRUPTED:
                 rc = _get(handle, box, deadline)
+                if rc == INTERRUPTED and self._leases is not None and lib.jnq_news(handle):
+                    self._tell_letters()
             if rc >= INTEGER_MIN:
                 item = rc - INTEGER_ZERO
             elif rc >= 0:
@@ -217,13 +250,22 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
             elif rc == LARGE:
                 payload = ffi.buffer(box.payload, box.bytes)
                 return loads(payload)  # the box ends with this frame, and so does the loan
-            if rc >= 0:
+            elif rc == LEASED:
+                assert self._leases
+                self._leases.mine.append(Lease(box.lease, box.number))
+                view = ffi.buffer(box.payload, box.bytes)
+                if box.kind == INTEGER:
+                    item = int.from_bytes(view[:], sys.byteorder, signed=True)
+                else:
+                    payload = view
+                    item = loads(payload)
+            if rc >= 0 or rc == LEASED:
                 box.taken = 0  # only an empty box may be found by others
                 box = None
                 _boxes += (pair,)
                 return item
         except BaseException as exception:
-            if box is None or box.taken or rc >= 0:
+            if rc >= 0 or (box is not None and box.taken):
                 todo = [(handle, box, payload, item, exception)]
                 try:
                     start_new_thread(_settle, (todo,))
@@ -295,15 +337,41 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
 class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
     """A queue that knows which tasks are unfinished: `multiprocessing.JoinableQueue`, in shared memory.
 
-    Args, errors and differences are those of `Queue`; besides, join() takes a timeout, task_done() a number, and
-    there is `unfinished_tasks`.
+    Args:
+        maxsize, ctx: as with `Queue`.
+        on_death: what becomes of the tasks that a process had taken, and not reported done, when it dies.
+            "raise": they stay unfinished, but join() raises LostTasks when no living process can finish one.
+            "ignore": they stay unfinished, and join() waits, as the stdlib's does.
+            "redeliver": within a second they go back to the front of the queue, in their order. So a task is
+            taken at least once, not at most once. Only the thread that has taken a task can finish it, and
+            task_done() finishes the oldest of the calling thread's; see also task() and dead_letters().
+        max_deliveries: with "redeliver", a task that has killed so many of the processes that took it is given up.
+
+    Errors and differences are those of `Queue`; besides, join() takes a timeout, task_done() a number, and there are
+    `unfinished_tasks` and task(). A process dies for us if it is killed, or ends with another exit code than 0; a
+    process that ends in order with tasks in hand may have handed them on, so from then on "raise" is as "ignore", as
+    it is when a process finishes tasks that another one has taken. With "redeliver" neither is possible. Whether a
+    process is alive decides, never a time: a task may take days.
     """
+
+    def __init__(self, maxsize: int = 0, *, on_death: str = "raise", max_deliveries: int = 3, ctx: Any = None) -> None:
+        check_on_death(on_death, max_deliveries)
+        self._handle = create(_limit(maxsize), on_death, operator.index(max_deliveries))
+        self._reset_state(maxsize)
+
+    def _reset_state(self, maxsize: int) -> None:
+        super()._reset_state(maxsize)
+        self._leases = Leases() if lib.jnq_on_death(self._handle) == ON_DEATH["redeliver"] else None
+        self._letters_told = 0
 
     def task_done(self, n: int = 1) -> None:
         """Reports that n tasks are finished; any process may, for any task that was put.
 
+        With on_death="redeliver": the n oldest that the calling thread has taken.
+
         Raises:
-            ValueError: more than were unfinished (none is reported then), or n is less than 1.
+            ValueError: more than were unfinished, or than the thread has taken (none is reported then); or n is less
+                than 1.
             TypeError: n is not an integer.
         """
         if n != 1:
@@ -311,9 +379,29 @@ class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
             if n < 1:
                 raise ValueError(f"task_done() takes the number of finished tasks, 1 or more, not {n}")
             n = min(n, 2**64 - 1)
+        if self._leases is not None:
+            self._leases.finish_oldest(self._handle, n)
+            return
         rc = _task_done(self._handle, n)
         if rc:
             raise error(rc)
+
+    @contextlib.contextmanager
+    def task(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
+        """Takes the oldest item, and reports this task done at the end of the `with` block, also if that raises.
+
+        Raises:
+            Exception: as get() does; ValueError at the end if the block has itself reported the task done.
+        """
+        item = self.get(block, timeout)
+        lease = self._leases.mine[-1] if self._leases else None
+        try:
+            yield item
+        finally:
+            if self._leases and lease:
+                self._leases.finish(self._handle, lease)
+            else:
+                self.task_done()
 
     def join(self, timeout: float | None = None) -> None:
         """Waits until every task is finished, or all were at some moment since the call.
@@ -322,22 +410,63 @@ class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
             timeout: for so many seconds at most; None waits for ever, as the stdlib's does.
 
         Raises:
-            JoinTimeout: tasks were unfinished all the time.
+            JoinTimeout: tasks were unfinished all the time; its text says who has them.
+            LostTasks: all unfinished tasks were taken by processes that have died (only with on_death="raise"). Again
+                at each call, until somebody else reports them done.
 
-        A task that was taken by a process which then died stays unfinished. Signal handlers run while it waits.
+        Warns:
+            DeadLetterWarning: tasks were given up.
+
+        Signal handlers run while it waits.
         """
         since = ffi.new("uint64_t *")
         deadline = deadline_after(timeout)
-        rc = lib.jnq_join(self._handle, since, deadline)
+        rc = INTERRUPTED
         while rc == INTERRUPTED:
             rc = lib.jnq_join(self._handle, since, deadline)
+            if self._leases:
+                self._tell_letters()
         if rc == TIMEOUT:
-            raise JoinTimeout(
-                f"{self.unfinished_tasks} tasks are unfinished after {timeout} seconds, "
-                f"{self.qsize()} of them still in the queue"
-            )
+            raise JoinTimeout(self._why_unfinished(f"after {timeout} seconds"))
+        if rc == LOST:
+            raise self._lost_tasks()
         if rc:
             raise error(rc)
+
+    def _why_unfinished(self, when: str) -> str:
+        unfinished, queued = self.unfinished_tasks, self.qsize()
+        return (
+            f"{tasks(unfinished)} unfinished {when}: {queued} of them in the queue, "
+            f"{max(unfinished - queued, 0)} taken\n{describe(self._handle)}"
+        ).rstrip()
+
+    def _lost_tasks(self) -> LostTasks:
+        unfinished = self.unfinished_tasks
+        dead = lost(self._handle, unfinished)
+        who = "; ".join(f"process {d.pid} ({d.name}) {death(d.exitcode)} with {tasks(d.tasks)}" for d in dead)
+        return LostTasks(
+            f"{tasks(unfinished)} will never be finished, because who took them is dead: {who}", dead, unfinished
+        )
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """The tasks that were given up (on_death="redeliver"), oldest first; they stay there as long as the queue does.
+
+        A task is given up when max_deliveries of the processes that took it have died before they finished it. It
+        counts as finished.
+        """
+        return dead_letters(self._handle)
+
+    def _tell_letters(self) -> None:
+        lib.jnq_news(self._handle)
+        letters = dead_letters(self._handle, self._letters_told)
+        self._letters_told += len(letters)
+        for letter in letters:
+            warnings.warn(
+                f"a task was given up after it had killed {letter.deaths} of the processes that took it (the last: "
+                f"{', '.join(map(str, letter.pids))}); dead_letters() has it",
+                DeadLetterWarning,
+                stacklevel=3,
+            )
 
     @property
     def unfinished_tasks(self) -> int:

@@ -1,0 +1,51 @@
+#include "record.h"
+
+#include <string.h>
+
+#include "heap.h"
+
+uint64_t record_room(uint32_t inline_bytes)
+{
+    return (offsetof(struct jnq_record, payload) + inline_bytes + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
+}
+
+uint64_t record_size(const struct jnq_record *record)
+{
+    return record_room(record->kind == JNQ_EXTENT ? 0 : record->inline_bytes);
+}
+
+bool record_well_formed(const struct jnq_record *record)
+{
+    return record->kind == JNQ_EXTENT ||
+           ((record->kind == JNQ_INLINE || record->kind == JNQ_INTEGER) && record->inline_bytes <= JNQ_INLINE_BYTES);
+}
+
+int record_lend(struct jnq_queue *q, const struct jnq_record *record, jnq_box *box)
+{
+    if (!record_well_formed(record))
+        return JNQ_CORRUPT;
+    box->kind = record->kind;
+    box->unit = 0;
+    box->bytes = record->inline_bytes;
+    box->payload = record->payload;
+    if (record->kind != JNQ_EXTENT)
+        return JNQ_OK;
+    if (record->extent.bytes > heap_bytes(q, record->extent.unit))
+        return JNQ_CORRUPT;
+    box->unit = record->extent.unit;
+    box->bytes = record->extent.bytes;
+    box->payload = unit_at(q, box->unit);
+    return JNQ_LARGE;
+}
+
+int record_unpack(struct jnq_queue *q, const struct jnq_record *record, jnq_box *box)
+{
+    int rc = record_lend(q, record, box);
+    if (rc == JNQ_OK) {
+        memcpy(box->copy, box->payload, box->bytes);
+        box->payload = box->copy;
+    } else if (rc == JNQ_LARGE) {
+        heap_own(q, box->unit);
+    }
+    return rc;
+}

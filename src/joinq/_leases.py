@@ -1,0 +1,117 @@
+"""on_death="redeliver": the tasks that a thread has taken and not finished, and those that were given up."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from joinq._native import EMPTY, INTERRUPTED, NOT_OURS, error, ffi, lib
+from joinq._payload import loads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from joinq._jnq import CData
+
+__all__ = ["DeadLetter", "Lease", "Leases", "dead_letters"]
+
+
+class Lease(NamedTuple):
+    """A task in hand, as the core names it."""
+
+    lease: int
+    number: int
+
+
+class Leases(threading.local):
+    """What each thread has taken, oldest first.
+
+    After a fork the child finds its parent's here, and after an interrupted get() there may be one that was given back:
+    the core knows better, and answers NOT_OURS.
+    """
+
+    def __init__(self) -> None:
+        self.mine: deque[Lease] = deque()
+
+    def finish_oldest(self, handle: CData, n: int) -> None:
+        """Reports the calling thread's n oldest tasks done.
+
+        Raises:
+            ValueError: it has not so many.
+        """
+        while n and len(self.mine) >= n:
+            n -= self._finish(handle, self.mine[0])
+        if n:
+            raise ValueError(
+                "task_done() called too many times: with on_death='redeliver' a thread can only finish tasks that it "
+                "has taken itself"
+            )
+
+    def finish(self, handle: CData, lease: Lease) -> None:
+        """Reports that task done.
+
+        Raises:
+            ValueError: it was reported before.
+        """
+        if not self._finish(handle, lease):
+            raise ValueError("task_done() called too many times: the task was already reported done")
+
+    def _finish(self, handle: CData, lease: Lease) -> bool:
+        rc = INTERRUPTED
+        while rc == INTERRUPTED:
+            rc = lib.jnq_finish(handle, *lease)
+        if rc and rc != NOT_OURS:
+            raise error(rc)
+        if lease in self.mine:
+            self.mine.remove(lease)
+        return not rc
+
+
+class DeadLetter:
+    """A task that was given up because the processes that took it died.
+
+    Attributes:
+        pids: of the last of these processes, at most three, oldest first.
+        times: when they were found dead, in seconds since the epoch.
+        deaths: how many there were.
+    """
+
+    def __init__(self, payload: bytes | int, pids: tuple[int, ...], times: tuple[float, ...], deaths: int) -> None:
+        self._payload = payload
+        self.pids = pids
+        self.times = times
+        self.deaths = deaths
+
+    @property
+    def item(self) -> Any:
+        """The item; unpickled each time it is asked for, because that may be what kills."""
+        return self._payload if isinstance(self._payload, int) else loads(self._payload)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.item, self.pids, self.times))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} after {self.deaths} deaths, pids {self.pids}>"
+
+
+def dead_letters(handle: CData, known: int = 0) -> list[DeadLetter]:
+    """All dead letters but the first `known`, oldest first."""
+    cursor = ffi.new("uint64_t *")
+    letter = ffi.new("jnq_letter *")
+    counters = ffi.new("jnq_counters *")
+    lib.jnq_count(handle, counters)
+    letters = []
+    for _ in range(counters.dead_letters - known):
+        rc = lib.jnq_read_letter(handle, cursor, letter)
+        if rc == EMPTY:
+            break
+        if rc:
+            raise error(rc)
+        data = ffi.buffer(letter.payload, letter.bytes)[:]
+        payload = int.from_bytes(data, sys.byteorder, signed=True) if letter.integer else data
+        pids = [pid for pid in letter.pid if pid]
+        times = [ms / 1000 for ms in letter.time_ms][: len(pids)]
+        letters.append(DeadLetter(payload, tuple(pids), tuple(times), letter.deaths))
+    return letters[::-1]
