@@ -106,8 +106,7 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
 
 bool fifo_room(struct jnq_queue *q)
 {
-    struct jnq_shared *sh = q->sh;
-    return !sh->maxsize || counts_queued(q) < sh->maxsize; /* A2 */
+    return !q->maxsize || counts_queued(q) < q->maxsize; /* A2 */
 }
 
 /* False only after foreign writes: then not even the size of the record can be believed. */

@@ -21,7 +21,7 @@
 
 enum walker { ALLOCATE, SHRINK }; /* index of jnq_heap.rover */
 
-static uint64_t *entry(struct jnq_queue *q, uint64_t unit) { return (uint64_t *)at(q, q->sh->map_off) + unit; }
+static uint64_t *entry(struct jnq_queue *q, uint64_t unit) { return (uint64_t *)at(q, q->map_off) + unit; }
 
 static uint64_t length(uint64_t word) { return word & LENGTH; }
 
@@ -29,7 +29,7 @@ static uint32_t owner_of(uint64_t word) { return (uint32_t)((word & OWNER) >> LE
 
 static uint64_t used_word(struct jnq_queue *q, uint64_t n) { return USED | n | (uint64_t)q->owner << LENGTH_BITS; }
 
-static uint64_t unit_off(struct jnq_queue *q, uint64_t unit) { return q->sh->heap_off + unit * q->sh->unit_bytes; }
+static uint64_t unit_off(struct jnq_queue *q, uint64_t unit) { return q->heap_off + unit * q->unit_bytes; }
 
 /* --- hints: all under the heap lock --------------------------------------------------------------- */
 
@@ -95,11 +95,11 @@ void heap_unlock(struct jnq_queue *q) { lock_release(&q->sh->heap.lock); }
 int heap_init(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
-    if (segment_ready(q, sh->map_off, sh->unit_bytes))
+    if (segment_ready(q, q->map_off, q->unit_bytes))
         return JNQ_NO_MEMORY;
-    sh->heap.map_ready = sh->unit_bytes;
+    sh->heap.map_ready = q->unit_bytes;
     /* Unit 0 is never given out, so that 0 can mean none. */
-    store_rel(entry(q, 1), FREE | (sh->units - 1));
+    store_rel(entry(q, 1), FREE | (q->units - 1));
     store_rel(entry(q, 0), USED | 1);
     repair(q);
     return lock_init(&sh->heap.lock);
@@ -112,7 +112,7 @@ static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t word = load_acq(entry(q, unit));
-    for (uint64_t next; (next = unit + length(word)) < q->sh->units;) {
+    for (uint64_t next; (next = unit + length(word)) < q->units;) {
         uint64_t behind = load_acq(entry(q, next));
         if (!joinable(word, behind))
             break;
@@ -137,7 +137,7 @@ static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
     if (rest) {
         uint64_t second = unit + n;
         while ((second + 1) * sizeof(uint64_t) > heap->map_ready) {
-            if (segment_ready(q, q->sh->map_off + heap->map_ready, MAP_STEP_BYTES))
+            if (segment_ready(q, q->map_off + heap->map_ready, MAP_STEP_BYTES))
                 return JNQ_NO_MEMORY;
             store_relaxed(&heap->map_ready, heap->map_ready + MAP_STEP_BYTES);
         }
@@ -183,12 +183,12 @@ static uint64_t find_walking(struct jnq_queue *q, uint64_t n, enum walker walker
             if (length(word) >= n) {
                 if (word & WARM)
                     return unit;
-                if (!cold && unit + length(word) < q->sh->units)
+                if (!cold && unit + length(word) < q->units)
                     cold = unit;
             }
         }
         *rover = unit + length(word);
-        if (*rover >= q->sh->units) {
+        if (*rover >= q->units) {
             if (word & FREE)
                 heap->top = unit;
             *rover = 1;
@@ -209,11 +209,11 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
     if ((word & FREE) && length(word) >= n)
         return heap->top;
     /* From the start, all of it: also finds what was given back in the middle. */
-    for (unit = 1; unit < q->sh->units; unit += length(word)) {
+    for (unit = 1; unit < q->units; unit += length(word)) {
         word = load_acq(entry(q, unit));
         if (word & FREE)
             word = join_behind(q, unit);
-        if ((word & FREE) && unit + length(word) == q->sh->units)
+        if ((word & FREE) && unit + length(word) == q->units)
             heap->top = unit;
         if ((word & FREE) && length(word) >= n)
             return unit;
@@ -226,9 +226,9 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
 /* Gives back the memory of all free runs, which lets neighbours of both kinds join. */
 static void trim(struct jnq_queue *q)
 {
-    for (uint64_t unit = 1; unit < q->sh->units;) {
+    for (uint64_t unit = 1; unit < q->units;) {
         uint64_t word = load_acq(entry(q, unit)), n = length(word);
-        if ((word & FREE) && (word & WARM) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
+        if ((word & FREE) && (word & WARM) && segment_return(q, unit_off(q, unit), n * q->unit_bytes)) {
             store_rel(entry(q, unit), FREE | n);
             sub_sc(&q->sh->heap.free_warm, n);
         }
@@ -252,8 +252,8 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
         return rc;
     if (warm) {
         sub_sc(&heap->free_warm, n);
-    } else if (segment_ready(q, unit_off(q, found), n * q->sh->unit_bytes)) {
-        segment_return(q, unit_off(q, found), n * q->sh->unit_bytes);
+    } else if (segment_ready(q, unit_off(q, found), n * q->unit_bytes)) {
+        segment_return(q, unit_off(q, found), n * q->unit_bytes);
         store_rel(entry(q, found), FREE | n);
         return JNQ_NO_MEMORY;
     }
@@ -264,9 +264,9 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
 
 int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit)
 {
-    uint64_t n = bytes / q->sh->unit_bytes + (bytes % q->sh->unit_bytes != 0);
+    uint64_t n = bytes / q->unit_bytes + (bytes % q->unit_bytes != 0);
     int rc = try_alloc(q, n, until, unit);
-    if (rc != JNQ_NO_MEMORY || n >= q->sh->units)
+    if (rc != JNQ_NO_MEMORY || n >= q->units)
         return rc;
     /* What the free runs hold may be what is missing. */
     rc = heap_lock(q, until);
@@ -280,7 +280,7 @@ int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *uni
 /* How many units may be free and warm: what is in use now may be needed again soon. */
 static uint64_t warm_limit(struct jnq_queue *q)
 {
-    uint64_t used = load_sc(&q->sh->heap.used), reserve = RESERVE_BYTES / q->sh->unit_bytes;
+    uint64_t used = load_sc(&q->sh->heap.used), reserve = RESERVE_BYTES / q->unit_bytes;
     return used > reserve ? used : reserve;
 }
 
@@ -302,7 +302,7 @@ static void shrink(struct jnq_queue *q, uint64_t n)
     heap_unlock(q);
     if (!taken)
         return;
-    bool cold = segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+    bool cold = segment_return(q, unit_off(q, unit), n * q->unit_bytes);
     if (cold)
         sub_sc(&q->sh->heap.free_warm, n);
     store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
@@ -313,7 +313,7 @@ void heap_free(struct jnq_queue *q, uint64_t unit)
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t n = length(load_relaxed(entry(q, unit)));
     sub_sc(&heap->used, n);
-    bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+    bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->unit_bytes);
     uint64_t word = FREE | (cold ? 0 : WARM) | n;
     if (!cold)
         add_sc(&heap->free_warm, n);
@@ -340,10 +340,10 @@ void heap_own(struct jnq_queue *q, uint64_t unit)
 
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
 {
-    if (!unit || unit >= q->sh->units || (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
+    if (!unit || unit >= q->units || (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
         return 0;
     uint64_t word = load_relaxed(entry(q, unit));
-    return word & USED ? length(word) * q->sh->unit_bytes : 0;
+    return word & USED ? length(word) * q->unit_bytes : 0;
 }
 
 /* --- after a death ------------------------------------------------------------------------------------ */
@@ -352,7 +352,7 @@ uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
 static uint64_t next_run(struct jnq_queue *q, uint64_t unit, uint64_t *word)
 {
     unit = unit ? unit + length(*word) : 1;
-    if (unit >= q->sh->units)
+    if (unit >= q->units)
         return 0;
     *word = load_acq(entry(q, unit));
     return length(*word) ? unit : 0;
@@ -398,7 +398,7 @@ void heap_sweep(struct jnq_queue *q, uint32_t owner)
     for (uint64_t unit = 0; (unit = next_run(q, unit, &word));) {
         if ((word & USED) && !(word & MARK) && owner_of(word) == owner) {
             uint64_t n = length(word);
-            bool kept = !segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+            bool kept = !segment_return(q, unit_off(q, unit), n * q->unit_bytes);
             store_rel(entry(q, unit), FREE | (kept ? WARM : 0) | n);
         }
     }
@@ -410,8 +410,8 @@ void heap_sweep(struct jnq_queue *q, uint32_t owner)
 void heap_count(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *reserve_bytes)
 {
     count(q, used_bytes, reserve_bytes);
-    *used_bytes *= q->sh->unit_bytes;
-    *reserve_bytes *= q->sh->unit_bytes;
+    *used_bytes *= q->unit_bytes;
+    *reserve_bytes *= q->unit_bytes;
 }
 
 int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t))
@@ -424,5 +424,5 @@ int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t))
             return 5;
         end = unit + length(word);
     }
-    return end == q->sh->units ? 0 : 3;
+    return end == q->units ? 0 : 3;
 }

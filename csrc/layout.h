@@ -113,7 +113,7 @@ struct jnq_proc {
 };
 
 struct jnq_shared {
-    /* Written once by the creator; magic last. */
+    /* Written once by the creator; magic last. Checked by segment_open(), and not looked at again. */
     uint64_t magic;
     uint64_t stamp; /* format, door and struct sizes: layout_stamp() */
     uint64_t segment_bytes;
@@ -206,10 +206,17 @@ static inline uint64_t layout_stamp(void)
  * race for. */
 struct jnq_queue {
     struct jnq_shared *sh;
-    char *base;     /* == sh; offsets are added to it */
-    uint64_t bytes; /* mapped */
-    int fd;         /* ours, but the program may have closed or reused it: see segment_fd() */
-    dev_t dev;      /* what fd was when we got it */
+    char *base; /* == sh; offsets are added to it */
+    /* What the header says, too, but nobody else can write here. */
+    uint64_t bytes; /* mapped; all the rest follows from it */
+    uint64_t unit_bytes;
+    uint64_t units;
+    uint64_t procs_off;
+    uint64_t map_off;
+    uint64_t heap_off;
+    uint64_t maxsize;
+    int fd;    /* ours, but the program may have closed or reused it: see segment_fd() */
+    dev_t dev; /* what fd was when we got it */
     ino_t ino;
     uint32_t owner;   /* our number in the process table */
     uint32_t fork;    /* fork count when it was assigned */
@@ -221,7 +228,7 @@ static inline void *at(struct jnq_queue *q, uint64_t off) { return q->base + off
 
 static inline void *unit_at(struct jnq_queue *q, uint64_t unit)
 {
-    return q->base + q->sh->heap_off + unit * q->sh->unit_bytes;
+    return q->base + q->heap_off + unit * q->unit_bytes;
 }
 
 #endif

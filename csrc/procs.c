@@ -22,7 +22,7 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
 
 static struct jnq_proc *entry(struct jnq_queue *q, uint32_t owner)
 {
-    return (struct jnq_proc *)at(q, q->sh->procs_off) + (owner - 1);
+    return (struct jnq_proc *)at(q, q->procs_off) + (owner - 1);
 }
 
 /* The start time of a process, 0 if it is dead, UINT64_MAX if that cannot be told. */
@@ -67,10 +67,10 @@ static int make_ready(struct jnq_queue *q, uint32_t owner)
 {
     struct jnq_procs *procs = &q->sh->procs;
     while (owner * sizeof(struct jnq_proc) > procs->ready) {
-        int rc = segment_ready(q, q->sh->procs_off + procs->ready, q->sh->unit_bytes);
+        int rc = segment_ready(q, q->procs_off + procs->ready, q->unit_bytes);
         if (rc)
             return JNQ_NO_MEMORY;
-        procs->ready += q->sh->unit_bytes;
+        procs->ready += q->unit_bytes;
     }
     return 0;
 }

@@ -68,7 +68,7 @@ int jnq_create(int fd, uint64_t maxsize, jnq_queue **out)
     if (rc)
         return rc;
     struct jnq_shared *sh = q->sh;
-    sh->maxsize = maxsize;
+    q->maxsize = sh->maxsize = maxsize;
     if (!rc)
         rc = lock_init(&sh->tail.lock);
     if (!rc)
@@ -507,7 +507,7 @@ uint64_t jnq_qsize(jnq_queue *q) { return counts_queued(q); }
 
 uint64_t jnq_unfinished(jnq_queue *q) { return counts_unfinished(q); }
 
-uint64_t jnq_maxsize(jnq_queue *q) { return q->sh->maxsize; }
+uint64_t jnq_maxsize(jnq_queue *q) { return q->maxsize; }
 
 void jnq_count(jnq_queue *q, jnq_counters *out)
 {
@@ -518,8 +518,8 @@ void jnq_count(jnq_queue *q, jnq_counters *out)
         .dones = load_sc(&sh->dones),
         .queued = counts_queued(q),
         .unfinished = counts_unfinished(q),
-        .maxsize = sh->maxsize,
-        .segment_bytes = sh->segment_bytes,
+        .maxsize = q->maxsize,
+        .segment_bytes = q->bytes,
         .processes = procs_live(q),
         .recoveries = load_sc(&sh->recoveries),
         .deaths = load_sc(&sh->procs.deaths),
