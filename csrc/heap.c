@@ -31,6 +31,14 @@ static uint64_t used_word(struct jnq_queue *q, uint64_t n) { return USED | n | (
 
 static uint64_t unit_off(struct jnq_queue *q, uint64_t unit) { return q->heap_off + unit * q->unit_bytes; }
 
+/* The word of the run that begins at `unit`. 0 if no such run fits the heap, which only foreign writes can cause: then
+ * no length can be believed, and walks end. */
+static uint64_t run_at(struct jnq_queue *q, uint64_t unit)
+{
+    uint64_t word = unit < q->units ? load_acq(entry(q, unit)) : 0;
+    return length(word) - 1 < q->units - unit ? word : 0;
+}
+
 /* --- hints: all under the heap lock --------------------------------------------------------------- */
 
 static void forget_hint(struct jnq_heap *heap, uint64_t unit)
@@ -111,9 +119,9 @@ static bool joinable(uint64_t a, uint64_t b) { return (a & FREE) && (b & FREE) &
 static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t word = load_acq(entry(q, unit));
+    uint64_t word = run_at(q, unit);
     for (uint64_t next; (next = unit + length(word)) < q->units;) {
-        uint64_t behind = load_acq(entry(q, next));
+        uint64_t behind = run_at(q, next);
         if (!joinable(word, behind))
             break;
         forget_hint(heap, next);
@@ -129,13 +137,15 @@ static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
 static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t word = load_relaxed(entry(q, unit));
+    uint64_t word = run_at(q, unit);
     if (!(word & FREE) || length(word) < n)
         return JNQ_CORRUPT; /* not a map any more */
     uint64_t rest = length(word) - n;
     forget_hint(heap, unit);
     if (rest) {
         uint64_t second = unit + n;
+        if (heap->map_ready % q->unit_bytes)
+            return JNQ_CORRUPT; /* nothing could be readied from there */
         while ((second + 1) * sizeof(uint64_t) > heap->map_ready) {
             if (segment_ready(q, q->map_off + heap->map_ready, MAP_STEP_BYTES))
                 return JNQ_NO_MEMORY;
@@ -156,7 +166,7 @@ static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
     uint64_t best = 0, best_word = 0;
     for (int i = 0; i < RECENT; i++) {
         uint64_t unit = q->sh->heap.recent[i];
-        uint64_t word = unit ? load_acq(entry(q, unit)) : 0;
+        uint64_t word = unit ? run_at(q, unit) : 0;
         if (!(word & FREE) || length(word) < n)
             continue;
         bool warmer = (word & WARM) > (best_word & WARM), colder = (word & WARM) < (best_word & WARM);
@@ -175,7 +185,7 @@ static uint64_t find_walking(struct jnq_queue *q, uint64_t n, enum walker walker
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t *rover = &heap->rover[walker], cold = 0;
     for (int steps = WALK_STEPS; steps; steps--) {
-        uint64_t unit = *rover, word = load_acq(entry(q, unit));
+        uint64_t unit = *rover, word = run_at(q, unit);
         if (word & FREE) {
             word = join_behind(q, unit);
             if (unit < cold && cold < unit + length(word))
@@ -188,7 +198,7 @@ static uint64_t find_walking(struct jnq_queue *q, uint64_t n, enum walker walker
             }
         }
         *rover = unit + length(word);
-        if (*rover >= q->units) {
+        if (!word || *rover >= q->units) {
             if (word & FREE)
                 heap->top = unit;
             *rover = 1;
@@ -205,20 +215,20 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
         unit = find_walking(q, n, ALLOCATE);
     if (unit)
         return unit;
-    uint64_t word = load_acq(entry(q, heap->top));
+    uint64_t word = run_at(q, heap->top);
     if ((word & FREE) && length(word) >= n)
         return heap->top;
     /* From the start, all of it: also finds what was given back in the middle. */
     for (unit = 1; unit < q->units; unit += length(word)) {
-        word = load_acq(entry(q, unit));
+        word = run_at(q, unit);
+        if (!word)
+            return unit; /* not a map any more: take() will say so */
         if (word & FREE)
             word = join_behind(q, unit);
         if ((word & FREE) && unit + length(word) == q->units)
             heap->top = unit;
         if ((word & FREE) && length(word) >= n)
             return unit;
-        if (!length(word))
-            return 0; /* not a map any more: jnq_check() will say so */
     }
     return 0;
 }
@@ -227,7 +237,7 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
 static void trim(struct jnq_queue *q)
 {
     for (uint64_t unit = 1; unit < q->units;) {
-        uint64_t word = load_acq(entry(q, unit)), n = length(word);
+        uint64_t word = run_at(q, unit), n = length(word);
         if ((word & FREE) && (word & WARM) && segment_return(q, unit_off(q, unit), n * q->unit_bytes)) {
             store_rel(entry(q, unit), FREE | n);
             sub_sc(&q->sh->heap.free_warm, n);
@@ -245,7 +255,7 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
     if (rc)
         return rc;
     uint64_t found = find(q, n);
-    bool warm = found && (load_relaxed(entry(q, found)) & WARM);
+    bool warm = found && (run_at(q, found) & WARM);
     rc = found ? take(q, found, n) : JNQ_NO_MEMORY;
     heap_unlock(q);
     if (rc)
@@ -296,7 +306,7 @@ static void shrink(struct jnq_queue *q, uint64_t n)
     if (heap_lock(q, 0))
         return; /* the next one to free will */
     uint64_t unit = find_walking(q, 1, SHRINK);
-    uint64_t word = unit ? load_relaxed(entry(q, unit)) : 0;
+    uint64_t word = unit ? run_at(q, unit) : 0;
     n = n < length(word) ? n : length(word);
     bool taken = (word & WARM) && !take(q, unit, n);
     heap_unlock(q);
@@ -308,10 +318,19 @@ static void shrink(struct jnq_queue *q, uint64_t n)
     store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
 }
 
+/* The units of the used run that begins at `unit`, or 0. */
+static uint64_t used_length(struct jnq_queue *q, uint64_t unit)
+{
+    uint64_t word = run_at(q, unit);
+    return unit && (word & USED) && !(word & FREE) ? length(word) : 0;
+}
+
 void heap_free(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t n = length(load_relaxed(entry(q, unit)));
+    uint64_t n = used_length(q, unit);
+    if (!n)
+        return;
     sub_sc(&heap->used, n);
     bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->unit_bytes);
     uint64_t word = FREE | (cold ? 0 : WARM) | n;
@@ -334,16 +353,16 @@ void heap_free(struct jnq_queue *q, uint64_t unit)
 
 void heap_own(struct jnq_queue *q, uint64_t unit)
 {
-    uint64_t *word = entry(q, unit);
-    store_relaxed(word, used_word(q, length(load_relaxed(word))));
+    uint64_t n = used_length(q, unit);
+    if (n)
+        store_relaxed(entry(q, unit), used_word(q, n));
 }
 
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
 {
-    if (!unit || unit >= q->units || (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
-        return 0;
-    uint64_t word = load_relaxed(entry(q, unit));
-    return word & USED ? length(word) * q->unit_bytes : 0;
+    if (unit < q->units && (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
+        return 0; /* not to touch memory for nothing */
+    return used_length(q, unit) * q->unit_bytes;
 }
 
 /* --- after a death ------------------------------------------------------------------------------------ */
@@ -352,10 +371,8 @@ uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
 static uint64_t next_run(struct jnq_queue *q, uint64_t unit, uint64_t *word)
 {
     unit = unit ? unit + length(*word) : 1;
-    if (unit >= q->units)
-        return 0;
-    *word = load_acq(entry(q, unit));
-    return length(*word) ? unit : 0;
+    *word = run_at(q, unit);
+    return *word ? unit : 0;
 }
 
 bool heap_owns_any(struct jnq_queue *q, uint32_t owner)
