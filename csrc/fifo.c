@@ -20,6 +20,13 @@ static uint64_t last_pos(struct jnq_queue *q, uint64_t block)
     return off_of(q, unit_at(q, block)) + BLOCK_BYTES - LINE_BYTES;
 }
 
+/* True if a record may begin at `pos` of the block. False only after foreign writes. */
+static bool lies_in(struct jnq_queue *q, uint64_t block, uint64_t pos)
+{
+    uint64_t first = first_pos(q, block), last = last_pos(q, block);
+    return block < q->units && last < q->bytes && pos - first <= last - first && pos % LINE_BYTES == 0;
+}
+
 static uint64_t size_of(uint32_t inline_bytes)
 {
     return (offsetof(struct jnq_record, payload) + inline_bytes + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
@@ -82,6 +89,8 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
     struct jnq_shared *sh = q->sh;
     uint32_t inline_bytes = kind == JNQ_EXTENT ? 0 : (uint32_t)bytes;
     uint64_t size = size_of(inline_bytes);
+    if (!lies_in(q, sh->tail.block, sh->tail.pos) || sh->tail.end != last_pos(q, sh->tail.block))
+        return JNQ_CORRUPT;
     if (sh->tail.pos + size > sh->tail.end) {
         int rc = extend(q, until);
         if (rc)
@@ -112,8 +121,17 @@ bool fifo_room(struct jnq_queue *q)
 /* False only after foreign writes: then not even the size of the record can be believed. */
 static bool well_formed(const struct jnq_record *record)
 {
-    return record->kind == JNQ_EXTENT ||
-           ((record->kind == JNQ_INLINE || record->kind == JNQ_INTEGER) && record->inline_bytes <= JNQ_INLINE_BYTES);
+    switch (record->kind) {
+    case JNQ_EXTENT:
+        return true;
+    case JNQ_INLINE:
+        return record->inline_bytes <= JNQ_INLINE_BYTES;
+    case JNQ_INTEGER: /* another integer would look like another answer of jnq_get() */
+        return record->inline_bytes == sizeof record->integer && record->integer >= -JNQ_INTEGER_MIN &&
+               record->integer <= JNQ_INTEGER_MIN;
+    default:
+        return false;
+    }
 }
 
 /* The same for a record that was not taken yet: its extent, if it has one, still exists. */
@@ -125,10 +143,10 @@ static bool intact(struct jnq_queue *q, const struct jnq_record *record)
 
 /* --- the head ------------------------------------------------------------------------------------------ */
 
-/* What the record holds becomes the box's. */
-static int unpack(struct jnq_queue *q, const struct jnq_record *record, jnq_box *box)
+/* What the record, which has `room` bytes, holds becomes the box's. */
+static int unpack(struct jnq_queue *q, const struct jnq_record *record, uint64_t room, jnq_box *box)
 {
-    if (!intact(q, record))
+    if (!intact(q, record) || record_size(record) > room)
         return JNQ_CORRUPT;
     box->taken = 1;
     box->kind = record->kind;
@@ -150,14 +168,24 @@ static uint64_t front_unit(uint64_t front) { return front & ((uint64_t)-1 >> FRO
 
 static uint64_t front_length(uint64_t front) { return front >> (64 - FRONT_BITS); }
 
+/* The first cell of the list that the front word describes, or NULL: only after foreign writes. The word in the cell
+ * describes a shorter list, so whoever follows it comes to an end. */
+static struct jnq_cell *first_cell(struct jnq_queue *q, uint64_t front)
+{
+    if (heap_bytes(q, front_unit(front)) < sizeof(struct jnq_cell))
+        return NULL;
+    struct jnq_cell *cell = unit_at(q, front_unit(front));
+    return front_length(front) == 1 + front_length(cell->next) ? cell : NULL;
+}
+
 static int pop_front(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
 {
     struct jnq_head *head = &q->sh->head;
-    uint64_t unit = front_unit(load_relaxed(&head->front));
-    if (heap_bytes(q, unit) < sizeof(struct jnq_cell))
+    uint64_t front = load_relaxed(&head->front), unit = front_unit(front);
+    struct jnq_cell *cell = first_cell(q, front);
+    if (!cell)
         return JNQ_CORRUPT;
-    struct jnq_cell *cell = unit_at(q, unit);
-    int rc = unpack(q, &cell->record, box);
+    int rc = unpack(q, &cell->record, heap_bytes(q, unit) - offsetof(struct jnq_cell, record), box);
     if (rc == JNQ_CORRUPT)
         return rc;
     heap_own(q, unit);
@@ -182,10 +210,12 @@ int fifo_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
             return JNQ_EMPTY;
         store_relaxed(&head->puts_seen, puts);
     }
+    if (!lies_in(q, head->block, head->pos))
+        return JNQ_CORRUPT;
     struct jnq_record *record = at(q, head->pos);
     if (record->kind == JNQ_END) {
         uint64_t old = head->block, next = ((struct jnq_block *)unit_at(q, old))->next;
-        if (heap_bytes(q, next) < BLOCK_BYTES)
+        if (heap_bytes(q, next) < BLOCK_BYTES || next == old)
             return JNQ_CORRUPT;
         heap_own(q, old); /* before it is unlinked: so that it is freed if we die */
         store_rel(&head->block, next);
@@ -193,7 +223,8 @@ int fifo_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
         record = at(q, head->pos);
         *freed = old;
     }
-    int rc = record->number == number ? unpack(q, record, box) : JNQ_CORRUPT;
+    uint64_t room = last_pos(q, head->block) - head->pos;
+    int rc = record->number == number ? unpack(q, record, room, box) : JNQ_CORRUPT;
     if (rc == JNQ_CORRUPT)
         return rc;
     uint64_t size = record_size(record);
@@ -306,13 +337,13 @@ static bool each_run(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint
 {
     struct jnq_shared *sh = q->sh;
     struct walk w;
-    for (uint64_t unit = front_unit(load_relaxed(&sh->head.front)); unit;) {
-        if (heap_bytes(q, unit) < sizeof(struct jnq_cell))
+    for (uint64_t front = load_relaxed(&sh->head.front); front;) {
+        if (!first_cell(q, front))
             return false;
-        struct jnq_cell cell = *(struct jnq_cell *)unit_at(q, unit);
-        if (!visit(q, unit) || (cell.record.kind == JNQ_EXTENT && !visit(q, cell.record.extent.unit)))
+        struct jnq_cell cell = *first_cell(q, front);
+        if (!visit(q, front_unit(front)) || (cell.record.kind == JNQ_EXTENT && !visit(q, cell.record.extent.unit)))
             return false;
-        unit = front_unit(cell.next);
+        front = cell.next;
     }
     if (!walk_to(q, &w, sh->head.block, load_relaxed(&sh->takes)))
         return false;
@@ -362,7 +393,7 @@ void fifo_discard(struct jnq_queue *q) { each_run(q, discard); }
 int fifo_check(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
-    uint64_t puts = load_acq(&sh->puts), takes = load_acq(&sh->takes), next;
+    uint64_t puts = load_acq(&sh->puts), takes = load_acq(&sh->takes);
     struct walk w;
     if (takes > puts || load_acq(&sh->dones) > puts)
         return 1;
@@ -383,12 +414,8 @@ int fifo_check(struct jnq_queue *q)
     }
     if (w.block != sh->tail.block || w.pos != sh->tail.pos)
         return 2;
-    for (uint64_t front = load_acq(&sh->head.front); front; front = next) {
-        if (heap_bytes(q, front_unit(front)) < sizeof(struct jnq_cell))
+    for (uint64_t front = load_acq(&sh->head.front); front; front = first_cell(q, front)->next)
+        if (!first_cell(q, front))
             return 6;
-        next = ((struct jnq_cell *)unit_at(q, front_unit(front)))->next;
-        if (front_length(front) != 1 + front_length(next))
-            return 6;
-    }
     return 0;
 }
