@@ -90,6 +90,9 @@ int heap_lock(struct jnq_queue *q, int64_t until)
         add_sc(&q->sh->recoveries, 1);
         lock_repaired(lock);
         break;
+    case LOCK_BROKEN:
+        store_sc(&q->sh->broken, 1);
+        return JNQ_CORRUPT;
     case LOCK_HELD:
         break;
     }

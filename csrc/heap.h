@@ -55,7 +55,7 @@ void heap_own(struct jnq_queue *q, uint64_t unit);
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit);
 
-/* The heap lock for the functions below: JNQ_OK or JNQ_INTERRUPTED. */
+/* The heap lock for the functions below: JNQ_OK, JNQ_INTERRUPTED or JNQ_CORRUPT. */
 int heap_lock(struct jnq_queue *q, int64_t until);
 void heap_unlock(struct jnq_queue *q);
 

@@ -35,7 +35,7 @@
  *   heap.*, map    see heap.h         heap lock
  *   procs          see procs.h        procs lock
  *   recoveries     recover.c          none       sc             a figure for people
- *   broken         recover.c          none       sc             the next repair finds the same
+ *   broken         recover.c, heap.c  none       sc             the next one finds the same
  *
  * Locks are taken in the order procs, tail, head, heap. None is held while waiting for a state.
  *
@@ -124,7 +124,7 @@ struct jnq_shared {
     uint64_t heap_off;
     uint64_t maxsize; /* 0: unbounded */
     uint64_t recoveries;
-    uint64_t broken; /* a repair found what only foreign writes can cause: every lock is refused from then on */
+    uint64_t broken; /* a lock or its repair shows what only foreign writes can cause: all are refused from then on */
 
     _Alignas(LINE_BYTES) struct jnq_tail tail;
 

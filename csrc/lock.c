@@ -3,6 +3,12 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdbool.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "atomics.h"
 #include "event.h"
@@ -27,10 +33,50 @@ int lock_init(pthread_mutex_t *lock)
     return rc;
 }
 
+#if defined(__GLIBC__) && defined(__linux__)
+
+static int our_kind; /* of the mutexes that lock_init() makes */
+
+__attribute__((constructor)) static void learn_kind(void)
+{
+    pthread_mutex_t one = {0};
+    if (!lock_init(&one))
+        our_kind = one.__data.__kind;
+}
+
+/* Another kind would be locked in another way, and some of those end the process. */
+static bool is_ours(pthread_mutex_t *lock) { return load_relaxed(&lock->__data.__kind) == our_kind; }
+
+/* What stands in the lock if it names an owner and there is no such thread, else 0. */
+static int dead_owner(pthread_mutex_t *lock)
+{
+    int word = load_relaxed(&lock->__data.__lock), owner = word & FUTEX_TID_MASK;
+    if (!word || word & FUTEX_OWNER_DIED)
+        return 0; /* free, or to be taken over */
+    return !owner || (syscall(SYS_tkill, owner, 0) && errno == ESRCH) ? word : 0;
+}
+
+#else
+
+static bool is_ours(pthread_mutex_t *lock) { return (void)lock, true; }
+static int dead_owner(pthread_mutex_t *lock) { return (void)lock, 0; }
+
+#endif
+
 static enum lock_result try_once(pthread_mutex_t *lock)
 {
-    int rc = pthread_mutex_trylock(lock);
-    return !rc ? LOCK_HELD : rc == EOWNERDEAD ? LOCK_ORPHANED : LOCK_BUSY;
+    if (!is_ours(lock))
+        return LOCK_BROKEN;
+    switch (pthread_mutex_trylock(lock)) {
+    case 0:
+        return LOCK_HELD;
+    case EOWNERDEAD:
+        return LOCK_ORPHANED;
+    case EBUSY:
+        return LOCK_BUSY;
+    default:
+        return LOCK_BROKEN;
+    }
 }
 
 static enum lock_result try_briefly(pthread_mutex_t *lock)
@@ -47,13 +93,20 @@ enum lock_result lock_until(pthread_mutex_t *lock, int64_t deadline)
 {
     enum lock_result held;
     int64_t pause = PAUSE_MIN_NS;
+    int suspect = 0;
     for (int i = 0; (held = try_briefly(lock)) == LOCK_BUSY && deadline; i++) {
         if (i < YIELDS) {
             sched_yield();
             continue;
         }
-        if (event_now() >= deadline)
+        if (i == YIELDS)
+            suspect = dead_owner(lock);
+        if (event_now() >= deadline) {
+            /* Twice, and the same one: it was not one that released the lock and ended just then. */
+            if (suspect && dead_owner(lock) == suspect)
+                held = LOCK_BROKEN;
             break;
+        }
         event_pause(pause);
         if (pause < PAUSE_MAX_NS)
             pause *= 2;

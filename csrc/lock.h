@@ -10,6 +10,11 @@
  * Death: LOCK_ORPHANED means that the words it guards may be half-changed. The new owner repairs them and
  * calls lock_repaired() before lock_release(). If it dies before that, the next one gets LOCK_ORPHANED.
  *
+ * Foreign writes: LOCK_BROKEN means that the mutex is none of ours any more, and so nothing can be said of what it
+ * guards. It shows in its kind, in what the C library answers, or (with glibc on Linux) in that it stays busy though no
+ * thread has the number that stands in it as the owner's: the kernel would have marked it. An owner that is stopped
+ * still has its number.
+ *
  * Not provided: fairness, recursion. */
 #ifndef JNQ_LOCK_H
 #define JNQ_LOCK_H
@@ -17,13 +22,13 @@
 #include <pthread.h>
 #include <stdint.h>
 
-enum lock_result { LOCK_HELD, LOCK_ORPHANED, LOCK_BUSY };
+enum lock_result { LOCK_HELD, LOCK_ORPHANED, LOCK_BUSY, LOCK_BROKEN };
 
 /* Readies a zeroed lock. Returns 0 or an errno. */
 int lock_init(pthread_mutex_t *lock);
 
-/* Tries until the deadline (event_now() scale), stepping aside in between; gives LOCK_BUSY after it. With
- * deadline 0 it tries for about a microsecond and never sleeps. */
+/* Tries until the deadline (event_now() scale), stepping aside in between; gives LOCK_BUSY after it, or LOCK_BROKEN.
+ * With deadline 0 it tries for about a microsecond and never sleeps. */
 enum lock_result lock_until(pthread_mutex_t *lock, int64_t deadline);
 
 void lock_repaired(pthread_mutex_t *lock);

@@ -12,9 +12,11 @@
 static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock, int (*repair)(struct jnq_queue *), int64_t until)
 {
     enum lock_result held = lock_until(lock, until);
-    if (held == LOCK_BUSY)
-        return JNQ_INTERRUPTED;
+    if (held == LOCK_BROKEN)
+        store_sc(&q->sh->broken, 1);
     int rc = load_relaxed(&q->sh->broken) ? JNQ_CORRUPT : JNQ_OK;
+    if (held == LOCK_BUSY || held == LOCK_BROKEN)
+        return rc ? rc : JNQ_INTERRUPTED;
     if (held == LOCK_ORPHANED) {
         rc = repair(q);
         add_sc(&q->sh->recoveries, 1);
