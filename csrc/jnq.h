@@ -123,7 +123,7 @@ int jnq_task_done(jnq_queue *q, uint64_t n);
 
 /* Waits until no task is unfinished, or none was at some moment since the first call with this
  * *since. The caller sets *since to 0 before the first call and keeps it for the repeated ones.
- * Returns JNQ_OK, JNQ_TIMEOUT or JNQ_INTERRUPTED. */
+ * Returns JNQ_OK, JNQ_TIMEOUT, JNQ_INTERRUPTED or JNQ_CORRUPT. */
 int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline);
 
 /* Ends the queue: puts are refused from now on, gets when it is empty. With `immediate` the queued

@@ -165,7 +165,7 @@ static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
     return false;
 }
 
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, or JNQ_INTERRUPTED: on a signal, and once a second, because a signal
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_CORRUPT, or JNQ_INTERRUPTED: on a signal, and once a second, because a signal
  * that came while this thread was not asleep did not interrupt it. Without the GIL. */
 static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds, uint64_t arg, int64_t deadline)
 {
@@ -175,6 +175,8 @@ static int wait_for(struct jnq_queue *q, struct jnq_event *ev, condition *holds,
     uint32_t last_e = 0;
     for (bool was_deep = false;;) {
         recover_tick(q, now);
+        if (!counts_plausible(q))
+            return JNQ_CORRUPT;
         uint32_t e = event_prepare(ev);
         if (holds(q, arg))
             return JNQ_OK;
