@@ -53,6 +53,17 @@ static int map(struct jnq_queue *q, int fd, uint64_t bytes)
     return 0;
 }
 
+/* Nobody may cut off what others have mapped, which would be SIGBUS for them. Files that know no seals have no name, and
+ * so are safe from all but the queue's own processes. */
+static void seal(int fd)
+{
+#ifdef F_ADD_SEALS
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+#else
+    (void)fd;
+#endif
+}
+
 /* Where the parts of a segment of so many bytes lie; q->units is 0 if there is no room for them. */
 static void measure(struct jnq_queue *q, uint64_t bytes)
 {
@@ -132,6 +143,8 @@ int segment_create(int fd, struct jnq_queue **out)
         measure(q, bytes);
         rc = write_header(q);
     }
+    if (!rc)
+        seal(fd);
     if (rc) {
         segment_abandon(q);
         return rc;

@@ -94,9 +94,9 @@ def deadline_after(timeout: float | None) -> int:
 
 
 def _anonymous_file() -> int:
-    """An empty file without a name; the kernel frees it with its last user."""
+    """An empty file without a name, which the core can seal; the kernel frees it with its last user."""
     try:
-        return os.memfd_create("joinq", os.MFD_CLOEXEC)
+        return os.memfd_create("joinq", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except (AttributeError, OSError):  # no memfd on this system
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
