@@ -77,8 +77,8 @@ const char *jnq_door(void);
 int64_t jnq_slice_ns(void);
 
 /* Makes a queue in the empty file `fd` (a memfd, or an unlinked file). maxsize 0 is unbounded. Requires that nobody
- * else uses the file. Returns JNQ_OK and *out, which owns fd from then on, or an errno (ENOMEM: neither address space
- * nor memory for it; EEXIST: the file is not empty). */
+ * else uses the file. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH (not a regular
+ * file), or an errno (ENOMEM: neither address space nor memory for it; EEXIST: the file is not empty). */
 int jnq_create(int fd, uint64_t maxsize, jnq_queue **out);
 
 /* Joins the queue in `fd`. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH, JNQ_CROWDED, or an

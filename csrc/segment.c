@@ -81,6 +81,8 @@ static int new_handle(int fd, struct jnq_queue **out, uint64_t *size)
     struct stat file;
     if (fstat(fd, &file))
         return errno;
+    if (!S_ISREG(file.st_mode))
+        return JNQ_MISMATCH;
     struct jnq_queue *q = calloc(1, sizeof *q);
     if (!q)
         return ENOMEM;

@@ -14,7 +14,7 @@
 #include "layout.h"
 
 /* Makes handle and mapping of an empty file, header zeroed and backed, sizes and offsets set, without magic.
- * Returns 0 or an errno. */
+ * Returns 0, JNQ_MISMATCH (no regular file) or an errno. */
 int segment_create(int fd, struct jnq_queue **out);
 
 /* Makes the segment valid for segment_open(). */

@@ -6,6 +6,7 @@ run the signal handlers in between, and an exception of theirs ends the call.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -126,6 +127,7 @@ def attach(fd: int) -> CData:
 
 def _handle(rc: int, fd: int, out: CData) -> CData:
     if rc:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # it may be no descriptor at all
+            os.close(fd)
         raise error(rc)
     return ffi.gc(out[0], lib.jnq_detach)
