@@ -15,7 +15,8 @@
  * much, gives up the GIL through gil.h; no other call does.
  *
  * Fork: a handle stays valid in the child, which enters itself into the process table at its first
- * call. Death: a process may die at any instruction of any function; see DESIGN.md. */
+ * call; functions that can return JNQ_CROWDED return JNQ_NAMESPACE there if the child is in another namespace.
+ * Death: a process may die at any instruction of any function; see DESIGN.md. */
 #ifndef JNQ_H
 #define JNQ_H
 
@@ -37,6 +38,7 @@ enum jnq_result {
     JNQ_CORRUPT = -9,       /* the segment breaks an invariant that only foreign writes can break */
     JNQ_CROWDED = -10,      /* the process table has no free entry */
     JNQ_NO_MEMORY = -11,    /* the system has no memory for it */
+    JNQ_NAMESPACE = -12,    /* this process is in another pid or time namespace than the queue's creator */
 };
 
 #define JNQ_NOW 0
@@ -81,8 +83,8 @@ int64_t jnq_slice_ns(void);
  * file), or an errno (ENOMEM: neither address space nor memory for it; EEXIST: the file is not empty). */
 int jnq_create(int fd, uint64_t maxsize, jnq_queue **out);
 
-/* Joins the queue in `fd`. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH, JNQ_CROWDED, or an
- * errno. */
+/* Joins the queue in `fd`. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH, JNQ_CROWDED,
+ * JNQ_NAMESPACE, JNQ_CORRUPT, or an errno (EBUSY: its lock stayed busy). */
 int jnq_attach(int fd, jnq_queue **out);
 
 /* The file descriptor, for handing it to another process, or -1 if the program has closed it behind our back. */

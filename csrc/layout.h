@@ -48,7 +48,8 @@
  *   I5  every used run that cannot be reached belongs to a process of the table
  *   I6  the front list is as long as the front word says
  *
- * Not provided: use from several pid namespaces or under another page size than the creator's. */
+ * Not provided: use from several pid or time namespaces (procs.h says why; it is refused) or under another page size than
+ * the creator's. */
 #ifndef JNQ_LAYOUT_H
 #define JNQ_LAYOUT_H
 
@@ -113,7 +114,8 @@ struct jnq_proc {
 };
 
 struct jnq_shared {
-    /* Written once by the creator; magic last. Checked by segment_open(), and not looked at again. */
+    /* Written once by the creator; magic last. Checked by segment_open(), and not looked at again (but
+     * for the last two, by procs_foreign()). */
     uint64_t magic;
     uint64_t stamp; /* format, door and struct sizes: layout_stamp() */
     uint64_t segment_bytes;
@@ -123,6 +125,8 @@ struct jnq_shared {
     uint64_t map_off;
     uint64_t heap_off;
     uint64_t maxsize; /* 0: unbounded */
+    uint64_t pids;    /* the creator's namespaces: see procs_foreign() */
+    uint64_t times;
     uint64_t recoveries;
     uint64_t broken; /* a lock or its repair shows what only foreign writes can cause: all are refused from then on */
 
@@ -226,9 +230,6 @@ struct jnq_queue {
 
 static inline void *at(struct jnq_queue *q, uint64_t off) { return q->base + off; }
 
-static inline void *unit_at(struct jnq_queue *q, uint64_t unit)
-{
-    return q->base + q->heap_off + unit * q->unit_bytes;
-}
+static inline void *unit_at(struct jnq_queue *q, uint64_t unit) { return q->base + q->heap_off + unit * q->unit_bytes; }
 
 #endif

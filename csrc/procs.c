@@ -7,11 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "atomics.h"
 #include "lock.h"
 #include "segment.h"
+
+#define PIDS "/proc/self/ns/pid"
+#define TIMES "/proc/self/ns/time"
 
 static uint32_t forks = 1; /* of this process's ancestors since the library was loaded */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -59,7 +63,26 @@ static uint64_t start_of(uint32_t pid)
     return strtoull(field, NULL, 10);
 }
 
-int procs_init(struct jnq_queue *q) { return lock_init(&q->sh->procs.lock); }
+/* What tells a namespace of this process from all others; 0 if that cannot be read. */
+static uint64_t namespace(const char *path)
+{
+    struct stat file;
+    return stat(path, &file) ? 0 : (uint64_t)file.st_ino;
+}
+
+static bool differs(uint64_t theirs, uint64_t ours) { return theirs && ours && theirs != ours; }
+
+int procs_init(struct jnq_queue *q)
+{
+    q->sh->pids = namespace(PIDS);
+    q->sh->times = namespace(TIMES);
+    return lock_init(&q->sh->procs.lock);
+}
+
+bool procs_foreign(struct jnq_queue *q)
+{
+    return !procs_entered(q) && (differs(q->sh->pids, namespace(PIDS)) || differs(q->sh->times, namespace(TIMES)));
+}
 
 bool procs_entered(struct jnq_queue *q) { return load_acq(&q->fork) == load_relaxed(&forks); }
 

@@ -526,7 +526,7 @@ void jnq_count(jnq_queue *q, jnq_counters *out)
         .recoveries = load_sc(&sh->recoveries),
         .deaths = load_sc(&sh->procs.deaths),
     };
-    if (!heap_lock(q, event_now() + EVENT_SLICE_NS)) {
+    if (!procs_foreign(q) && !heap_lock(q, event_now() + EVENT_SLICE_NS)) {
         heap_count(q, &out->used_bytes, &out->reserve_bytes);
         heap_unlock(q);
     }

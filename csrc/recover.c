@@ -37,7 +37,7 @@ static int nothing_to_repair(struct jnq_queue *q)
 
 int recover_lock_procs(struct jnq_queue *q, int64_t until)
 {
-    return lock_and_repair(q, &q->sh->procs.lock, nothing_to_repair, until);
+    return procs_foreign(q) ? JNQ_NAMESPACE : lock_and_repair(q, &q->sh->procs.lock, nothing_to_repair, until);
 }
 
 int recover_lock_tail(struct jnq_queue *q, int64_t until)
@@ -120,7 +120,7 @@ void recover_tick(struct jnq_queue *q, int64_t now)
 {
     uint64_t *seen_ns = &q->sh->procs.seen_ns;
     uint64_t seen = load_relaxed(seen_ns);
-    if ((uint64_t)now - seen >= TICK_NS && cas_sc(seen_ns, &seen, (uint64_t)now))
+    if ((uint64_t)now - seen >= TICK_NS && !procs_foreign(q) && cas_sc(seen_ns, &seen, (uint64_t)now))
         recover_reap(q, TICK_ENTRIES, 0);
 }
 

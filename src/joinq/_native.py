@@ -60,6 +60,13 @@ _OUTCOMES: dict[int, tuple[type[Exception], tuple[str, ...]]] = {
     ),
     lib.JNQ_NO_MEMORY: (MemoryError, ("no memory for the item; the queue is as it was before",)),
     lib.JNQ_CROWDED: (OSError, ("too many processes use this queue at once",)),
+    lib.JNQ_NAMESPACE: (
+        RuntimeError,
+        (
+            "this process is in another pid or time namespace (container) than the one that made the queue, "
+            "so they could not see each other's death; use a queue within one container only",
+        ),
+    ),
 }
 
 
