@@ -113,10 +113,7 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
     return JNQ_OK;
 }
 
-bool fifo_room(struct jnq_queue *q)
-{
-    return !q->maxsize || counts_queued(q) < q->maxsize; /* A2 */
-}
+bool fifo_room(struct jnq_queue *q) { return !q->maxsize || counts_queued(q) < q->maxsize; /* A2 */ }
 
 /* False only after foreign writes: then not even the size of the record can be believed. */
 static bool well_formed(const struct jnq_record *record)
