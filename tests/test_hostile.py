@@ -116,10 +116,10 @@ def use(q):
     def attempt(call, *args, **kwargs):
         try:
             return None if time.monotonic() > enough else call(*args, **kwargs)
-        except SystemError:
-            raise  # a result that nobody knows
-        except Exception:
-            return None  # also what unpickling garbage raises
+        except Exception as error:  # also what unpickling garbage raises
+            if "bug in joinq" in str(error):
+                raise
+            return None
 
     attempt(q.qsize)
     for _ in range(3):
