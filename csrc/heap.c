@@ -82,7 +82,10 @@ static void repair(struct jnq_queue *q)
 int heap_lock(struct jnq_queue *q, int64_t until)
 {
     pthread_mutex_t *lock = &q->sh->heap.lock;
-    switch (lock_until(lock, until)) {
+    enum lock_result held = lock_until(lock, until);
+    if (held == LOCK_BUSY && until && lock_is_forged(lock, q->bytes))
+        held = LOCK_BROKEN;
+    switch (held) {
     case LOCK_BUSY:
         return JNQ_INTERRUPTED;
     case LOCK_ORPHANED:

@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #ifdef __linux__
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -47,21 +49,46 @@ __attribute__((constructor)) static void learn_kind(void)
 /* Another kind would be locked in another way, and some of those end the process. */
 static bool is_ours(pthread_mutex_t *lock) { return load_relaxed(&lock->__data.__kind) == our_kind; }
 
-/* What stands in the lock if it names an owner and there is no such thread, else 0. */
-static int dead_owner(pthread_mutex_t *lock)
+/* The bytes that the thread's process has mapped, or UINT64_MAX if that cannot be told. */
+static uint64_t mapped_by(int thread)
+{
+    char path[32], pages[32];
+    snprintf(path, sizeof path, "/proc/%d/statm", thread);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, pages, sizeof pages - 1);
+    if (fd >= 0)
+        close(fd);
+    if (n <= 0)
+        return UINT64_MAX;
+    pages[n] = 0;
+    return strtoull(pages, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What stands in the lock if it names an owner who cannot be one, else 0. */
+static int forged_owner(pthread_mutex_t *lock, uint64_t mapped)
 {
     int word = load_relaxed(&lock->__data.__lock), owner = word & FUTEX_TID_MASK;
     if (!word || word & FUTEX_OWNER_DIED)
         return 0; /* free, or to be taken over */
-    return !owner || (syscall(SYS_tkill, owner, 0) && errno == ESRCH) ? word : 0;
+    bool gone = !owner || (syscall(SYS_tkill, owner, 0) && errno == ESRCH);
+    return gone || mapped_by(owner) < mapped ? word : 0;
 }
 
 #else
 
 static bool is_ours(pthread_mutex_t *lock) { return (void)lock, true; }
-static int dead_owner(pthread_mutex_t *lock) { return (void)lock, 0; }
+static int forged_owner(pthread_mutex_t *lock, uint64_t mapped) { return (void)lock, (void)mapped, 0; }
 
 #endif
+
+bool lock_is_forged(pthread_mutex_t *lock, uint64_t mapped)
+{
+    int word = forged_owner(lock, mapped);
+    if (!word)
+        return false;
+    event_pause(PAUSE_MAX_NS); /* it may have released the lock and ended just now */
+    return forged_owner(lock, mapped) == word;
+}
 
 static enum lock_result try_once(pthread_mutex_t *lock)
 {
@@ -93,20 +120,13 @@ enum lock_result lock_until(pthread_mutex_t *lock, int64_t deadline)
 {
     enum lock_result held;
     int64_t pause = PAUSE_MIN_NS;
-    int suspect = 0;
     for (int i = 0; (held = try_briefly(lock)) == LOCK_BUSY && deadline; i++) {
         if (i < YIELDS) {
             sched_yield();
             continue;
         }
-        if (i == YIELDS)
-            suspect = dead_owner(lock);
-        if (event_now() >= deadline) {
-            /* Twice, and the same one: it was not one that released the lock and ended just then. */
-            if (suspect && dead_owner(lock) == suspect)
-                held = LOCK_BROKEN;
+        if (event_now() >= deadline)
             break;
-        }
         event_pause(pause);
         if (pause < PAUSE_MAX_NS)
             pause *= 2;

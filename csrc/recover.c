@@ -12,6 +12,8 @@
 static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock, int (*repair)(struct jnq_queue *), int64_t until)
 {
     enum lock_result held = lock_until(lock, until);
+    if (held == LOCK_BUSY && until && lock_is_forged(lock, q->bytes))
+        held = LOCK_BROKEN;
     if (held == LOCK_BROKEN)
         store_sc(&q->sh->broken, 1);
     int rc = load_relaxed(&q->sh->broken) ? JNQ_CORRUPT : JNQ_OK;
