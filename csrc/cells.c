@@ -15,10 +15,24 @@
 
 static uint64_t list_word(uint64_t rest, uint64_t unit) { return (list_length(rest) + 1) << (64 - LIST_BITS) | unit; }
 
-/* The cell at `unit`, or NULL if no run there could hold one. */
+/* The cell at `unit`, or NULL if there is none: only after foreign writes. */
 static struct jnq_cell *cell_at(struct jnq_queue *q, uint64_t unit)
 {
-    return heap_bytes(q, unit) < sizeof(struct jnq_cell) ? NULL : unit_at(q, unit);
+    uint64_t bytes = heap_bytes(q, unit);
+    if (bytes < sizeof(struct jnq_cell))
+        return NULL;
+    struct jnq_cell *cell = unit_at(q, unit);
+    const struct jnq_record *record = &cell->record;
+    bool whole = record_well_formed(record) && record_size(record) <= bytes - offsetof(struct jnq_cell, record);
+    return whole ? cell : NULL;
+}
+
+/* The first cell of the list that the word describes, or NULL. The word in the cell describes a shorter list, so whoever
+ * follows it comes to an end. */
+static struct jnq_cell *first_cell(struct jnq_queue *q, uint64_t word)
+{
+    struct jnq_cell *cell = cell_at(q, list_unit(word));
+    return cell && list_length(cell->next) + 1 == list_length(word) ? cell : NULL;
 }
 
 int cells_new(struct jnq_queue *q, const jnq_box *box, int64_t until, uint64_t *unit)
@@ -66,7 +80,7 @@ static int hand_out(struct jnq_queue *q, struct jnq_cell *cell, uint64_t unit, j
 int cells_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
 {
     uint64_t *front = &q->sh->head.front, unit = list_unit(load_relaxed(front));
-    struct jnq_cell *cell = cell_at(q, unit);
+    struct jnq_cell *cell = first_cell(q, load_relaxed(front));
     *freed = 0;
     if (load_relaxed(&q->sh->cut))
         return JNQ_EMPTY;
@@ -224,14 +238,11 @@ int cells_redeliver(struct jnq_queue *q, uint32_t owner, bool killed, uint64_t *
 bool cells_each(struct jnq_queue *q, uint64_t word, bool (*visit)(struct jnq_queue *, uint64_t unit))
 {
     while (list_length(word)) {
-        uint64_t unit = list_unit(word);
-        struct jnq_cell *at_unit = cell_at(q, unit);
-        if (!at_unit)
+        struct jnq_cell *first = first_cell(q, word);
+        if (!first)
             return false;
-        struct jnq_cell cell = *at_unit;
-        if (!visit(q, unit) || (cell.record.kind == JNQ_EXTENT && !visit(q, cell.record.extent.unit)))
-            return false;
-        if (list_length(cell.next) != list_length(word) - 1)
+        struct jnq_cell cell = *first;
+        if (!visit(q, list_unit(word)) || (cell.record.kind == JNQ_EXTENT && !visit(q, cell.record.extent.unit)))
             return false;
         word = cell.next;
     }
@@ -244,8 +255,8 @@ int cells_letter(struct jnq_queue *q, uint64_t *cursor, jnq_letter *out)
     uint64_t word = *cursor ? *cursor : load_sc(&q->sh->head.dead);
     if (!list_length(word))
         return JNQ_EMPTY;
-    struct jnq_cell *cell = cell_at(q, list_unit(word));
-    if (!cell || record_lend(q, &cell->record, &box) == JNQ_CORRUPT || list_length(cell->next) != list_length(word) - 1)
+    struct jnq_cell *cell = first_cell(q, word);
+    if (!cell || record_lend(q, &cell->record, &box) == JNQ_CORRUPT)
         return JNQ_CORRUPT;
     *cursor = list_length(cell->next) ? cell->next : list_unit(-(uint64_t)1);
     memset(out, 0, sizeof *out);

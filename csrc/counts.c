@@ -41,6 +41,15 @@ uint64_t counts_finished(struct jnq_queue *q)
     return load_sc(&sh->dones) + (load_sc(&sh->head.dead) >> (64 - LIST_BITS));
 }
 
+bool counts_plausible(struct jnq_queue *q)
+{
+    struct jnq_shared *sh = q->sh;
+    /* In the order in which none can be overtaken: puts grows, and a cut comes after the end. */
+    uint64_t takes = load_sc(&sh->takes), finished = counts_finished(q), cut = load_sc(&sh->cut);
+    uint64_t puts = load_sc(&sh->puts);
+    return takes <= puts && finished <= puts && (!cut || (cut - 1 <= puts && load_sc(&sh->ended)));
+}
+
 static void record_zero(struct jnq_queue *q, uint64_t at_puts)
 {
     uint64_t *zero_at = &q->sh->zero_at;

@@ -33,6 +33,9 @@ uint64_t counts_tasks(struct jnq_queue *q);
 uint64_t counts_queued(struct jnq_queue *q);
 uint64_t counts_unfinished(struct jnq_queue *q);
 
+/* False only after foreign writes: then a wait for these counts might have no end. */
+bool counts_plausible(struct jnq_queue *q);
+
 /* Adds n to dones; JNQ_OK or JNQ_TOO_MANY_DONE. Takes effect at R3; records and announces a zero. Not with
  * JNQ_REDELIVER. */
 int counts_done(struct jnq_queue *q, uint64_t n);

@@ -22,6 +22,13 @@ static uint64_t last_pos(struct jnq_queue *q, uint64_t block)
     return off_of(q, unit_at(q, block)) + BLOCK_BYTES - LINE_BYTES;
 }
 
+/* True if a record may begin at `pos` of the block. False only after foreign writes. */
+static bool lies_in(struct jnq_queue *q, uint64_t block, uint64_t pos)
+{
+    uint64_t first = first_pos(q, block), last = last_pos(q, block);
+    return block < q->units && last < q->bytes && pos - first <= last - first && pos % LINE_BYTES == 0;
+}
+
 /* A block of ours that begins with the record numbered `first`. */
 static int new_block(struct jnq_queue *q, uint64_t first, int64_t until, uint64_t *unit)
 {
@@ -74,6 +81,8 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
     struct jnq_shared *sh = q->sh;
     uint32_t inline_bytes = kind == JNQ_EXTENT ? 0 : (uint32_t)bytes;
     uint64_t size = record_room(inline_bytes);
+    if (!lies_in(q, sh->tail.block, sh->tail.pos) || sh->tail.end != last_pos(q, sh->tail.block))
+        return JNQ_CORRUPT;
     if (sh->tail.pos + size > sh->tail.end) {
         int rc = extend(q, until);
         if (rc)
@@ -96,11 +105,7 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
     return JNQ_OK;
 }
 
-bool fifo_room(struct jnq_queue *q)
-{
-    struct jnq_shared *sh = q->sh;
-    return !sh->maxsize || counts_queued(q) < sh->maxsize; /* A2 */
-}
+bool fifo_room(struct jnq_queue *q) { return !q->maxsize || counts_queued(q) < q->maxsize; /* A2 */ }
 
 /* --- the head ------------------------------------------------------------------------------------------ */
 
@@ -118,10 +123,12 @@ int fifo_next(struct jnq_queue *q, struct jnq_record **next_record, uint64_t *fr
             return JNQ_EMPTY;
         store_relaxed(&head->puts_seen, puts);
     }
+    if (!lies_in(q, head->block, head->pos))
+        return JNQ_CORRUPT;
     struct jnq_record *record = at(q, head->pos);
     if (record->kind == JNQ_END) {
         uint64_t old = head->block, next = ((struct jnq_block *)unit_at(q, old))->next;
-        if (heap_bytes(q, next) < BLOCK_BYTES)
+        if (heap_bytes(q, next) < BLOCK_BYTES || next == old)
             return JNQ_CORRUPT;
         heap_own(q, old); /* before it is unlinked: so that it is freed if we die */
         store_rel(&head->block, next);
@@ -130,7 +137,8 @@ int fifo_next(struct jnq_queue *q, struct jnq_record **next_record, uint64_t *fr
         *freed = old;
     }
     *next_record = record;
-    return record->number == number ? JNQ_OK : JNQ_CORRUPT;
+    bool whole = record_well_formed(record) && record_size(record) <= last_pos(q, head->block) - head->pos;
+    return whole && record->number == number ? JNQ_OK : JNQ_CORRUPT;
 }
 
 void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t lease)

@@ -10,6 +10,9 @@
  * Life of a block: allocated and filled by a put, linked behind the last one by `next` and a JNQ_END record,
  * unlinked when a get finds that record, freed by that get after it released the head lock.
  *
+ * Foreign writes: a position is used only within its block, a record only within its block or run, and every walk goes
+ * from number to number or to a shorter list, so it ends. The answer is JNQ_CORRUPT.
+ *
  * Death: fifo_repair_tail() and fifo_repair_head() walk the records from tail.block and head.block and so find
  * tail.pos and head.pos; they are called by whoever takes the lock from a dead owner. */
 #ifndef JNQ_FIFO_H
@@ -21,7 +24,8 @@
 int fifo_init(struct jnq_queue *q);
 
 /* Appends a record with a copy of the payload (JNQ_INLINE: at most JNQ_INLINE_BYTES; JNQ_INTEGER: 8), or one that
- * refers to the extent `unit` that holds it (JNQ_EXTENT). Takes effect at R1. Returns JNQ_OK, JNQ_INTERRUPTED (the heap's lock is busy) or JNQ_NO_MEMORY. */
+ * refers to the extent `unit` that holds it (JNQ_EXTENT). Takes effect at R1. Returns JNQ_OK, JNQ_INTERRUPTED (the
+ * heap's lock is busy), JNQ_CORRUPT or JNQ_NO_MEMORY. */
 int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
               int64_t until);
 

@@ -22,7 +22,7 @@
 
 enum walker { ALLOCATE, SHRINK }; /* index of jnq_heap.rover */
 
-static uint64_t *entry(struct jnq_queue *q, uint64_t unit) { return (uint64_t *)at(q, q->sh->map_off) + unit; }
+static uint64_t *entry(struct jnq_queue *q, uint64_t unit) { return (uint64_t *)at(q, q->map_off) + unit; }
 
 static uint64_t length(uint64_t word) { return word & LENGTH; }
 
@@ -30,7 +30,15 @@ static uint32_t owner_of(uint64_t word) { return (uint32_t)((word & OWNER) >> LE
 
 static uint64_t used_word(struct jnq_queue *q, uint64_t n) { return USED | n | (uint64_t)q->owner << LENGTH_BITS; }
 
-static uint64_t unit_off(struct jnq_queue *q, uint64_t unit) { return q->sh->heap_off + unit * q->sh->unit_bytes; }
+static uint64_t unit_off(struct jnq_queue *q, uint64_t unit) { return q->heap_off + unit * q->unit_bytes; }
+
+/* The word of the run that begins at `unit`. 0 if no such run fits the heap, which only foreign writes can cause: then
+ * no length can be believed, and walks end. */
+static uint64_t run_at(struct jnq_queue *q, uint64_t unit)
+{
+    uint64_t word = unit < q->units ? load_acq(entry(q, unit)) : 0;
+    return length(word) - 1 < q->units - unit ? word : 0;
+}
 
 /* --- hints: all under the heap lock --------------------------------------------------------------- */
 
@@ -75,7 +83,10 @@ static void repair(struct jnq_queue *q)
 int heap_lock(struct jnq_queue *q, int64_t until)
 {
     pthread_mutex_t *lock = &q->sh->heap.lock;
-    switch (lock_until(lock, until)) {
+    enum lock_result held = lock_until(lock, until);
+    if (held == LOCK_BUSY && until && lock_is_forged(lock, q->bytes))
+        held = LOCK_BROKEN;
+    switch (held) {
     case LOCK_BUSY:
         return JNQ_INTERRUPTED;
     case LOCK_ORPHANED:
@@ -83,6 +94,9 @@ int heap_lock(struct jnq_queue *q, int64_t until)
         add_sc(&q->sh->recoveries, 1);
         lock_repaired(lock);
         break;
+    case LOCK_BROKEN:
+        store_sc(&q->sh->broken, 1);
+        return JNQ_CORRUPT;
     case LOCK_HELD:
         break;
     }
@@ -96,11 +110,11 @@ void heap_unlock(struct jnq_queue *q) { lock_release(&q->sh->heap.lock); }
 int heap_init(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
-    if (segment_ready(q, sh->map_off, sh->unit_bytes))
+    if (segment_ready(q, q->map_off, q->unit_bytes))
         return JNQ_NO_MEMORY;
-    sh->heap.map_ready = sh->unit_bytes;
+    sh->heap.map_ready = q->unit_bytes;
     /* Unit 0 is never given out, so that 0 can mean none. */
-    store_rel(entry(q, 1), FREE | (sh->units - 1));
+    store_rel(entry(q, 1), FREE | (q->units - 1));
     store_rel(entry(q, 0), USED | 1);
     repair(q);
     return lock_init(&sh->heap.lock);
@@ -112,9 +126,9 @@ static bool joinable(uint64_t a, uint64_t b) { return (a & FREE) && (b & FREE) &
 static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t word = load_acq(entry(q, unit));
-    for (uint64_t next; (next = unit + length(word)) < q->sh->units;) {
-        uint64_t behind = load_acq(entry(q, next));
+    uint64_t word = run_at(q, unit);
+    for (uint64_t next; (next = unit + length(word)) < q->units;) {
+        uint64_t behind = run_at(q, next);
         if (!joinable(word, behind))
             break;
         forget_hint(heap, next);
@@ -130,15 +144,17 @@ static uint64_t join_behind(struct jnq_queue *q, uint64_t unit)
 static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t word = load_relaxed(entry(q, unit));
+    uint64_t word = run_at(q, unit);
     if (!(word & FREE) || length(word) < n)
         return JNQ_CORRUPT; /* not a map any more */
     uint64_t rest = length(word) - n;
     forget_hint(heap, unit);
     if (rest) {
         uint64_t second = unit + n;
+        if (heap->map_ready % q->unit_bytes)
+            return JNQ_CORRUPT; /* nothing could be readied from there */
         while ((second + 1) * sizeof(uint64_t) > heap->map_ready) {
-            if (segment_ready(q, q->sh->map_off + heap->map_ready, MAP_STEP_BYTES))
+            if (segment_ready(q, q->map_off + heap->map_ready, MAP_STEP_BYTES))
                 return JNQ_NO_MEMORY;
             store_relaxed(&heap->map_ready, heap->map_ready + MAP_STEP_BYTES);
         }
@@ -157,7 +173,7 @@ static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
     uint64_t best = 0, best_word = 0;
     for (int i = 0; i < RECENT; i++) {
         uint64_t unit = q->sh->heap.recent[i];
-        uint64_t word = unit ? load_acq(entry(q, unit)) : 0;
+        uint64_t word = unit ? run_at(q, unit) : 0;
         if (!(word & FREE) || length(word) < n)
             continue;
         bool warmer = (word & WARM) > (best_word & WARM), colder = (word & WARM) < (best_word & WARM);
@@ -176,7 +192,7 @@ static uint64_t find_walking(struct jnq_queue *q, uint64_t n, enum walker walker
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t *rover = &heap->rover[walker], cold = 0;
     for (int steps = WALK_STEPS; steps; steps--) {
-        uint64_t unit = *rover, word = load_acq(entry(q, unit));
+        uint64_t unit = *rover, word = run_at(q, unit);
         if (word & FREE) {
             word = join_behind(q, unit);
             if (unit < cold && cold < unit + length(word))
@@ -184,12 +200,12 @@ static uint64_t find_walking(struct jnq_queue *q, uint64_t n, enum walker walker
             if (length(word) >= n) {
                 if (word & WARM)
                     return unit;
-                if (!cold && unit + length(word) < q->sh->units)
+                if (!cold && unit + length(word) < q->units)
                     cold = unit;
             }
         }
         *rover = unit + length(word);
-        if (*rover >= q->sh->units) {
+        if (!word || *rover >= q->units) {
             if (word & FREE)
                 heap->top = unit;
             *rover = 1;
@@ -206,20 +222,20 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
         unit = find_walking(q, n, ALLOCATE);
     if (unit)
         return unit;
-    uint64_t word = load_acq(entry(q, heap->top));
+    uint64_t word = run_at(q, heap->top);
     if ((word & FREE) && length(word) >= n)
         return heap->top;
     /* From the start, all of it: also finds what was given back in the middle. */
-    for (unit = 1; unit < q->sh->units; unit += length(word)) {
-        word = load_acq(entry(q, unit));
+    for (unit = 1; unit < q->units; unit += length(word)) {
+        word = run_at(q, unit);
+        if (!word)
+            return unit; /* not a map any more: take() will say so */
         if (word & FREE)
             word = join_behind(q, unit);
-        if ((word & FREE) && unit + length(word) == q->sh->units)
+        if ((word & FREE) && unit + length(word) == q->units)
             heap->top = unit;
         if ((word & FREE) && length(word) >= n)
             return unit;
-        if (!length(word))
-            return 0; /* not a map any more: jnq_check() will say so */
     }
     return 0;
 }
@@ -227,9 +243,9 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
 /* Gives back the memory of all free runs, which lets neighbours of both kinds join. */
 static void trim(struct jnq_queue *q)
 {
-    for (uint64_t unit = 1; unit < q->sh->units;) {
-        uint64_t word = load_acq(entry(q, unit)), n = length(word);
-        if ((word & FREE) && (word & WARM) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes)) {
+    for (uint64_t unit = 1; unit < q->units;) {
+        uint64_t word = run_at(q, unit), n = length(word);
+        if ((word & FREE) && (word & WARM) && segment_return(q, unit_off(q, unit), n * q->unit_bytes)) {
             store_rel(entry(q, unit), FREE | n);
             sub_sc(&q->sh->heap.free_warm, n);
         }
@@ -246,15 +262,15 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
     if (rc)
         return rc;
     uint64_t found = find(q, n);
-    bool warm = found && (load_relaxed(entry(q, found)) & WARM);
+    bool warm = found && (run_at(q, found) & WARM);
     rc = found ? take(q, found, n) : JNQ_NO_MEMORY;
     heap_unlock(q);
     if (rc)
         return rc;
     if (warm) {
         sub_sc(&heap->free_warm, n);
-    } else if (segment_ready(q, unit_off(q, found), n * q->sh->unit_bytes)) {
-        segment_return(q, unit_off(q, found), n * q->sh->unit_bytes);
+    } else if (segment_ready(q, unit_off(q, found), n * q->unit_bytes)) {
+        segment_return(q, unit_off(q, found), n * q->unit_bytes);
         store_rel(entry(q, found), FREE | n);
         return JNQ_NO_MEMORY;
     }
@@ -265,9 +281,9 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
 
 int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit)
 {
-    uint64_t n = bytes / q->sh->unit_bytes + (bytes % q->sh->unit_bytes != 0);
+    uint64_t n = bytes / q->unit_bytes + (bytes % q->unit_bytes != 0);
     int rc = try_alloc(q, n, until, unit);
-    if (rc != JNQ_NO_MEMORY || n >= q->sh->units)
+    if (rc != JNQ_NO_MEMORY || n >= q->units)
         return rc;
     /* What the free runs hold may be what is missing. */
     rc = heap_lock(q, until);
@@ -281,7 +297,7 @@ int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *uni
 /* How many units may be free and warm: what is in use now may be needed again soon. */
 static uint64_t warm_limit(struct jnq_queue *q)
 {
-    uint64_t used = load_sc(&q->sh->heap.used), reserve = RESERVE_BYTES / q->sh->unit_bytes;
+    uint64_t used = load_sc(&q->sh->heap.used), reserve = RESERVE_BYTES / q->unit_bytes;
     return used > reserve ? used : reserve;
 }
 
@@ -297,24 +313,33 @@ static void shrink(struct jnq_queue *q, uint64_t n)
     if (heap_lock(q, 0))
         return; /* the next one to free will */
     uint64_t unit = find_walking(q, 1, SHRINK);
-    uint64_t word = unit ? load_relaxed(entry(q, unit)) : 0;
+    uint64_t word = unit ? run_at(q, unit) : 0;
     n = n < length(word) ? n : length(word);
     bool taken = (word & WARM) && !take(q, unit, n);
     heap_unlock(q);
     if (!taken)
         return;
-    bool cold = segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+    bool cold = segment_return(q, unit_off(q, unit), n * q->unit_bytes);
     if (cold)
         sub_sc(&q->sh->heap.free_warm, n);
     store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
 }
 
+/* The units of the used run that begins at `unit`, or 0. */
+static uint64_t used_length(struct jnq_queue *q, uint64_t unit)
+{
+    uint64_t word = run_at(q, unit);
+    return unit && (word & USED) && !(word & FREE) ? length(word) : 0;
+}
+
 void heap_free(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t n = length(load_relaxed(entry(q, unit)));
+    uint64_t n = used_length(q, unit);
+    if (!n)
+        return;
     sub_sc(&heap->used, n);
-    bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+    bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->unit_bytes);
     uint64_t word = FREE | (cold ? 0 : WARM) | n;
     if (!cold)
         add_sc(&heap->free_warm, n);
@@ -335,8 +360,9 @@ void heap_free(struct jnq_queue *q, uint64_t unit)
 
 void heap_own(struct jnq_queue *q, uint64_t unit)
 {
-    uint64_t *word = entry(q, unit);
-    store_relaxed(word, used_word(q, length(load_relaxed(word))));
+    uint64_t n = used_length(q, unit);
+    if (n)
+        store_relaxed(entry(q, unit), used_word(q, n));
 }
 
 void heap_lease(struct jnq_queue *q, uint64_t unit, uint32_t owner)
@@ -358,10 +384,9 @@ uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit)
 
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
 {
-    if (!unit || unit >= q->sh->units || (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
-        return 0;
-    uint64_t word = load_relaxed(entry(q, unit));
-    return word & USED ? length(word) * q->sh->unit_bytes : 0;
+    if (unit < q->units && (unit + 1) * sizeof(uint64_t) > load_relaxed(&q->sh->heap.map_ready))
+        return 0; /* not to touch memory for nothing */
+    return used_length(q, unit) * q->unit_bytes;
 }
 
 /* --- after a death ------------------------------------------------------------------------------------ */
@@ -370,10 +395,8 @@ uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit)
 static uint64_t next_run(struct jnq_queue *q, uint64_t unit, uint64_t *word)
 {
     unit = unit ? unit + length(*word) : 1;
-    if (unit >= q->sh->units)
-        return 0;
-    *word = load_acq(entry(q, unit));
-    return length(*word) ? unit : 0;
+    *word = run_at(q, unit);
+    return *word ? unit : 0;
 }
 
 bool heap_owns_any(struct jnq_queue *q, uint32_t owner)
@@ -429,7 +452,7 @@ void heap_sweep(struct jnq_queue *q, uint32_t owner)
     for (uint64_t unit = 0; (unit = next_run(q, unit, &word));) {
         if ((word & USED) && !(word & MARK) && owner_of(word) == owner) {
             uint64_t n = length(word);
-            bool kept = !segment_return(q, unit_off(q, unit), n * q->sh->unit_bytes);
+            bool kept = !segment_return(q, unit_off(q, unit), n * q->unit_bytes);
             store_rel(entry(q, unit), FREE | (kept ? WARM : 0) | n);
         }
     }
@@ -441,8 +464,8 @@ void heap_sweep(struct jnq_queue *q, uint32_t owner)
 void heap_count(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *reserve_bytes)
 {
     count(q, used_bytes, reserve_bytes);
-    *used_bytes *= q->sh->unit_bytes;
-    *reserve_bytes *= q->sh->unit_bytes;
+    *used_bytes *= q->unit_bytes;
+    *reserve_bytes *= q->unit_bytes;
 }
 
 int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t), uint64_t *leases)
@@ -457,5 +480,5 @@ int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t),
         *leases += (word & USED) && (word & LEASE) && !(word & MARK);
         end = unit + length(word);
     }
-    return end == q->sh->units ? 0 : 3;
+    return end == q->units ? 0 : 3;
 }

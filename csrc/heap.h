@@ -29,6 +29,9 @@
  * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that
  * comes and goes then runs on warm pages); beyond that, memory goes back bit by bit with every run that is freed.
  *
+ * Foreign writes: no word of the map and no hint is followed before run_at() has seen that the run lies in the heap.
+ * Each walk goes forward by the length of such a run, so it ends.
+ *
  * Waiting: never. Freeing does not even need the lock (a busy one only costs the hint). The system calls that ready
  * or return memory are made by the owner of the run, without the lock.
  *
@@ -47,10 +50,10 @@ int heap_init(struct jnq_queue *q);
  * deadline. Returns JNQ_OK, JNQ_INTERRUPTED (lock busy), JNQ_CORRUPT or JNQ_NO_MEMORY. */
 int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
 
-/* Frees a used run. Requires that it is ours and cannot be reached. */
+/* Frees a used run. Requires that it is ours and cannot be reached. Nothing, if foreign writes left no used run there. */
 void heap_free(struct jnq_queue *q, uint64_t unit);
 
-/* Makes us the owner. Requires the lock under which the run is reached. */
+/* Makes us the owner. Requires the lock under which the run is reached. The same holds. */
 void heap_own(struct jnq_queue *q, uint64_t unit);
 
 /* Makes the run a lease of the owner, or (0) ends that. Requires the head lock. */
@@ -62,7 +65,7 @@ uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit);
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit);
 
-/* The heap lock for the functions below: JNQ_OK or JNQ_INTERRUPTED. */
+/* The heap lock for the functions below: JNQ_OK, JNQ_INTERRUPTED or JNQ_CORRUPT. */
 int heap_lock(struct jnq_queue *q, int64_t until);
 void heap_unlock(struct jnq_queue *q);
 

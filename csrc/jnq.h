@@ -15,7 +15,8 @@
  * much, gives up the GIL through gil.h; no other call does.
  *
  * Fork: a handle stays valid in the child, which enters itself into the process table at its first
- * call. Death: a process may die at any instruction of any function; see DESIGN.md. */
+ * call; functions that can return JNQ_CROWDED return JNQ_NAMESPACE there if the child is in another namespace.
+ * Death: a process may die at any instruction of any function; see DESIGN.md. */
 #ifndef JNQ_H
 #define JNQ_H
 
@@ -37,9 +38,10 @@ enum jnq_result {
     JNQ_CORRUPT = -9,       /* the segment breaks an invariant that only foreign writes can break */
     JNQ_CROWDED = -10,      /* the process table has no free entry */
     JNQ_NO_MEMORY = -11,    /* the system has no memory for it */
-    JNQ_LEASED = -12,       /* done, and the task is ours until jnq_finish(); its payload is lent until then */
-    JNQ_NOT_OURS = -13,     /* this process does not have the task */
-    JNQ_LOST = -14,         /* every unfinished task was taken by a process that died */
+    JNQ_NAMESPACE = -12,    /* this process is in another pid or time namespace than the queue's creator */
+    JNQ_LEASED = -13,       /* done, and the task is ours until jnq_finish(); its payload is lent until then */
+    JNQ_NOT_OURS = -14,     /* this process does not have the task */
+    JNQ_LOST = -15,         /* every unfinished task was taken by a process that died */
 };
 
 /* What becomes of the tasks that a process had taken and not reported done when it died. */
@@ -125,12 +127,12 @@ int64_t jnq_slice_ns(void);
 
 /* Makes a queue in the empty file `fd` (a memfd, or an unlinked file). maxsize 0 is unbounded. Requires that nobody
  * else uses the file. on_death is one of enum jnq_on_death; with JNQ_REDELIVER a task that has killed
- * max_deliveries takers becomes a dead letter. Returns JNQ_OK and *out, which owns fd from then on, or an errno (ENOMEM: neither address space
- * nor memory for it; EEXIST: the file is not empty). */
+ * max_deliveries takers becomes a dead letter. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH (not a
+ * regular file), or an errno (ENOMEM: neither address space nor memory for it; EEXIST: the file is not empty). */
 int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, jnq_queue **out);
 
-/* Joins the queue in `fd`. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH, JNQ_CROWDED, or an
- * errno. */
+/* Joins the queue in `fd`. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH, JNQ_CROWDED,
+ * JNQ_NAMESPACE, JNQ_CORRUPT, or an errno (EBUSY: its lock stayed busy). */
 int jnq_attach(int fd, jnq_queue **out);
 
 /* The name by which others shall know this process, cut off at JNQ_NAME_BYTES - 1, from its next entry into a process table on (attach,
@@ -189,8 +191,9 @@ int jnq_finish(jnq_queue *q, uint64_t lease, uint64_t number);
 
 /* Waits until no task is unfinished, or none was at some moment since the first call with this
  * *since. The caller sets *since to 0 before the first call and keeps it for the repeated ones.
- * Returns JNQ_OK, JNQ_TIMEOUT, JNQ_INTERRUPTED, or with JNQ_RAISE JNQ_LOST: no task is queued, no living process has taken one
- * and not reported it done, and nobody has ever reported another's task done, or ended in order with one in hand. */
+ * Returns JNQ_OK, JNQ_TIMEOUT, JNQ_INTERRUPTED, JNQ_CORRUPT, or with JNQ_RAISE JNQ_LOST: no task is queued, no living
+ * process has taken one and not reported it done, and nobody has ever reported another's task done, or ended in order
+ * with one in hand. */
 int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline);
 
 /* Ends the queue: puts are refused from now on, gets when it is empty. With `immediate` the queued

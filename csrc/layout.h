@@ -42,7 +42,7 @@
  *   heap.*, map    see heap.h         heap lock
  *   procs          see procs.h        procs lock
  *   recoveries     recover.c          none       sc             a figure for people
- *   broken         recover.c          none       sc             the next repair finds the same
+ *   broken         recover.c, heap.c  none       sc             the next one finds the same
  *
  * Locks are taken in the order procs, tail, head, heap. None is held while waiting for a state.
  *
@@ -56,7 +56,8 @@
  *   I6  the front list and the dead letters are as long as their words say
  *   I7  with JNQ_REDELIVER, there are as many leases as tasks that are neither queued nor finished
  *
- * Not provided: use from several pid namespaces or under another page size than the creator's. */
+ * Not provided: use from several pid or time namespaces (procs.h says why; it is refused) or under another page size than
+ * the creator's. */
 #ifndef JNQ_LAYOUT_H
 #define JNQ_LAYOUT_H
 
@@ -150,7 +151,8 @@ struct jnq_proc {
 };
 
 struct jnq_shared {
-    /* Written once by the creator; magic last. */
+    /* Written once by the creator; magic last. Checked by segment_open(), and not looked at again (but
+     * for the last two, by procs_foreign()). */
     uint64_t magic;
     uint64_t stamp; /* format, door and struct sizes: layout_stamp() */
     uint64_t segment_bytes;
@@ -162,9 +164,11 @@ struct jnq_shared {
     uint64_t maxsize; /* 0: unbounded */
     uint32_t on_death;
     uint32_t max_deliveries;
+    uint64_t pids; /* the creator's namespaces: see procs_foreign() */
+    uint64_t times;
     uint64_t recoveries;
     uint64_t foreign; /* whose the unfinished tasks are cannot be told any more: see counts.h */
-    uint64_t broken; /* a repair found what only foreign writes can cause: every lock is refused from then on */
+    uint64_t broken;  /* a lock or its repair shows what only foreign writes can cause: all are refused from then on */
 
     _Alignas(LINE_BYTES) struct jnq_tail tail;
 
@@ -249,10 +253,17 @@ static inline uint64_t layout_stamp(void)
  * may race for, and `news`. */
 struct jnq_queue {
     struct jnq_shared *sh;
-    char *base;     /* == sh; offsets are added to it */
-    uint64_t bytes; /* mapped */
-    int fd;         /* ours, but the program may have closed or reused it: see segment_fd() */
-    dev_t dev;      /* what fd was when we got it */
+    char *base; /* == sh; offsets are added to it */
+    /* What the header says, too, but nobody else can write here. */
+    uint64_t bytes; /* mapped; all the rest follows from it */
+    uint64_t unit_bytes;
+    uint64_t units;
+    uint64_t procs_off;
+    uint64_t map_off;
+    uint64_t heap_off;
+    uint64_t maxsize;
+    int fd;    /* ours, but the program may have closed or reused it: see segment_fd() */
+    dev_t dev; /* what fd was when we got it */
     ino_t ino;
     struct jnq_proc *me;  /* our entry in the process table */
     uint32_t owner;       /* its number */
@@ -265,9 +276,6 @@ struct jnq_queue {
 
 static inline void *at(struct jnq_queue *q, uint64_t off) { return q->base + off; }
 
-static inline void *unit_at(struct jnq_queue *q, uint64_t unit)
-{
-    return q->base + q->sh->heap_off + unit * q->sh->unit_bytes;
-}
+static inline void *unit_at(struct jnq_queue *q, uint64_t unit) { return q->base + q->heap_off + unit * q->unit_bytes; }
 
 #endif

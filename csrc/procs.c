@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "atomics.h"
@@ -14,6 +15,8 @@
 #include "segment.h"
 
 #define SAME_WAIT_NS 10000000 /* who returns so soon has only let Python run signal handlers */
+#define PIDS "/proc/self/ns/pid"
+#define TIMES "/proc/self/ns/time"
 
 static uint32_t forks = 1; /* of this process's ancestors since the library was loaded */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -26,7 +29,7 @@ static char process_name[JNQ_NAME_BYTES];
 
 static struct jnq_proc *entry(struct jnq_queue *q, uint32_t owner)
 {
-    return (struct jnq_proc *)at(q, q->sh->procs_off) + (owner - 1);
+    return (struct jnq_proc *)at(q, q->procs_off) + (owner - 1);
 }
 
 struct jnq_proc *procs_entry(struct jnq_queue *q, uint32_t owner)
@@ -70,7 +73,26 @@ static uint64_t start_of(uint32_t pid)
     return strtoull(field, NULL, 10);
 }
 
-int procs_init(struct jnq_queue *q) { return lock_init(&q->sh->procs.lock); }
+/* What tells a namespace of this process from all others; 0 if that cannot be read. */
+static uint64_t namespace(const char *path)
+{
+    struct stat file;
+    return stat(path, &file) ? 0 : (uint64_t)file.st_ino;
+}
+
+static bool differs(uint64_t theirs, uint64_t ours) { return theirs && ours && theirs != ours; }
+
+int procs_init(struct jnq_queue *q)
+{
+    q->sh->pids = namespace(PIDS);
+    q->sh->times = namespace(TIMES);
+    return lock_init(&q->sh->procs.lock);
+}
+
+bool procs_foreign(struct jnq_queue *q)
+{
+    return !procs_entered(q) && (differs(q->sh->pids, namespace(PIDS)) || differs(q->sh->times, namespace(TIMES)));
+}
 
 bool procs_entered(struct jnq_queue *q) { return load_acq(&q->fork) == load_relaxed(&forks); }
 
@@ -78,10 +100,10 @@ static int make_ready(struct jnq_queue *q, uint32_t owner)
 {
     struct jnq_procs *procs = &q->sh->procs;
     while (owner * sizeof(struct jnq_proc) > procs->ready) {
-        int rc = segment_ready(q, q->sh->procs_off + procs->ready, q->sh->unit_bytes);
+        int rc = segment_ready(q, q->procs_off + procs->ready, q->unit_bytes);
         if (rc)
             return JNQ_NO_MEMORY;
-        procs->ready += q->sh->unit_bytes;
+        procs->ready += q->unit_bytes;
     }
     return 0;
 }

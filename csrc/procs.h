@@ -22,8 +22,12 @@
  *
  * Waiting: never; nor do these functions lock. Those that name an owner or enter require the procs lock.
  *
- * Not provided: pids of another pid namespace, or start times of another time namespace (they would be taken for
- * dead or for others). */
+ * Namespaces: in another pid namespace a pid means another process or none, and so do the thread numbers that stand in the
+ * locks and that the kernel compares when an owner dies; in another time namespace a process has another start time.
+ * Those who live would be taken for dead, and the dead owner of a lock for somebody else. So only processes of the
+ * creator's namespaces may enter; the rest is refused before it takes a lock.
+ *
+ * Not provided: the same, where there is no /proc to read the namespaces from. */
 #ifndef JNQ_PROCS_H
 #define JNQ_PROCS_H
 
@@ -39,6 +43,9 @@ void procs_name(const char *name);
 
 /* True if q->owner is an entry of this process; false after a fork. One load. */
 bool procs_entered(struct jnq_queue *q);
+
+/* True if this process is in another pid or time namespace than the creator. No system call once it is entered. */
+bool procs_foreign(struct jnq_queue *q);
 
 /* Assigns q->owner a free entry. Returns JNQ_OK, JNQ_CROWDED, JNQ_NO_MEMORY or another errno. */
 int procs_enter(struct jnq_queue *q);

@@ -72,8 +72,8 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
     if (rc)
         return rc;
     struct jnq_shared *sh = q->sh;
-    sh->maxsize = maxsize;
-    sh->on_death = q->on_death = (uint32_t)on_death;
+    q->maxsize = sh->maxsize = maxsize;
+    q->on_death = sh->on_death = (uint32_t)on_death;
     sh->max_deliveries = max_deliveries;
     rc = lock_init(&sh->tail.lock);
     if (!rc)
@@ -195,6 +195,8 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
     for (bool was_deep = false;;) {
         recover_tick(q, now);
         uint32_t fresh = 1;
+        if (!counts_plausible(q))
+            return JNQ_CORRUPT;
         if (load_relaxed(&q->news) == fresh && cas_sc(&q->news, &fresh, 2))
             return JNQ_INTERRUPTED;
         if (in == JNQ_IN_JOIN && recover_lost(q))
@@ -635,7 +637,7 @@ uint64_t jnq_qsize(jnq_queue *q)
 
 uint64_t jnq_unfinished(jnq_queue *q) { return counts_unfinished(q); }
 
-uint64_t jnq_maxsize(jnq_queue *q) { return q->sh->maxsize; }
+uint64_t jnq_maxsize(jnq_queue *q) { return q->maxsize; }
 
 void jnq_count(jnq_queue *q, jnq_counters *out)
 {
@@ -646,8 +648,8 @@ void jnq_count(jnq_queue *q, jnq_counters *out)
         .dones = load_sc(&sh->dones),
         .queued = counts_queued(q),
         .unfinished = counts_unfinished(q),
-        .maxsize = sh->maxsize,
-        .segment_bytes = sh->segment_bytes,
+        .maxsize = q->maxsize,
+        .segment_bytes = q->bytes,
         .processes = procs_live(q),
         .recoveries = load_sc(&sh->recoveries),
         .deaths = load_sc(&sh->procs.deaths),
@@ -655,7 +657,7 @@ void jnq_count(jnq_queue *q, jnq_counters *out)
         .dead_letters = list_length(load_sc(&sh->head.dead)),
         .foreign = load_sc(&sh->foreign),
     };
-    if (!heap_lock(q, event_now() + EVENT_SLICE_NS)) {
+    if (!procs_foreign(q) && !heap_lock(q, event_now() + EVENT_SLICE_NS)) {
         heap_count(q, &out->used_bytes, &out->reserve_bytes);
         heap_unlock(q);
     }

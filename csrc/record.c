@@ -16,8 +16,17 @@ uint64_t record_size(const struct jnq_record *record)
 
 bool record_well_formed(const struct jnq_record *record)
 {
-    return record->kind == JNQ_EXTENT ||
-           ((record->kind == JNQ_INLINE || record->kind == JNQ_INTEGER) && record->inline_bytes <= JNQ_INLINE_BYTES);
+    switch (record->kind) {
+    case JNQ_EXTENT:
+        return true;
+    case JNQ_INLINE:
+        return record->inline_bytes <= JNQ_INLINE_BYTES;
+    case JNQ_INTEGER: /* another integer would look like another answer of jnq_get() */
+        return record->inline_bytes == sizeof record->integer && record->integer >= -JNQ_INTEGER_MIN &&
+               record->integer <= JNQ_INTEGER_MIN;
+    default:
+        return false;
+    }
 }
 
 int record_lend(struct jnq_queue *q, const struct jnq_record *record, jnq_box *box)
@@ -30,7 +39,7 @@ int record_lend(struct jnq_queue *q, const struct jnq_record *record, jnq_box *b
     box->payload = record->payload;
     if (record->kind != JNQ_EXTENT)
         return JNQ_OK;
-    if (record->extent.bytes > heap_bytes(q, record->extent.unit))
+    if (!record->extent.unit || record->extent.bytes > heap_bytes(q, record->extent.unit))
         return JNQ_CORRUPT;
     box->unit = record->extent.unit;
     box->bytes = record->extent.bytes;

@@ -16,9 +16,13 @@
 static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock, int (*repair)(struct jnq_queue *), int64_t until)
 {
     enum lock_result held = lock_until(lock, until);
-    if (held == LOCK_BUSY)
-        return JNQ_INTERRUPTED;
+    if (held == LOCK_BUSY && until && lock_is_forged(lock, q->bytes))
+        held = LOCK_BROKEN;
+    if (held == LOCK_BROKEN)
+        store_sc(&q->sh->broken, 1);
     int rc = load_relaxed(&q->sh->broken) ? JNQ_CORRUPT : JNQ_OK;
+    if (held == LOCK_BUSY || held == LOCK_BROKEN)
+        return rc ? rc : JNQ_INTERRUPTED;
     if (held == LOCK_ORPHANED) {
         rc = repair(q);
         add_sc(&q->sh->recoveries, 1);
@@ -39,7 +43,7 @@ static int nothing_to_repair(struct jnq_queue *q)
 
 int recover_lock_procs(struct jnq_queue *q, int64_t until)
 {
-    return lock_and_repair(q, &q->sh->procs.lock, nothing_to_repair, until);
+    return procs_foreign(q) ? JNQ_NAMESPACE : lock_and_repair(q, &q->sh->procs.lock, nothing_to_repair, until);
 }
 
 int recover_lock_tail(struct jnq_queue *q, int64_t until)
@@ -186,7 +190,7 @@ void recover_tick(struct jnq_queue *q, int64_t now)
 {
     uint64_t *seen_ns = &q->sh->procs.seen_ns;
     uint64_t seen = load_relaxed(seen_ns);
-    if (recover_due(q, now) && cas_sc(seen_ns, &seen, (uint64_t)now))
+    if (recover_due(q, now) && !procs_foreign(q) && cas_sc(seen_ns, &seen, (uint64_t)now))
         recover_reap(q, TICK_ENTRIES, event_now() + TICK_LOCK_NS);
 }
 

@@ -13,7 +13,8 @@
 
 #include "layout.h"
 
-/* Each returns JNQ_OK with the lock held and what it guards whole, or JNQ_INTERRUPTED or JNQ_CORRUPT without. */
+/* Each returns JNQ_OK with the lock held and what it guards whole, or JNQ_INTERRUPTED or JNQ_CORRUPT without. The first,
+ * which is the first one that a process takes, may return JNQ_NAMESPACE. */
 int recover_lock_procs(struct jnq_queue *q, int64_t until);
 int recover_lock_tail(struct jnq_queue *q, int64_t until);
 int recover_lock_head(struct jnq_queue *q, int64_t until);

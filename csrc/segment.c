@@ -50,8 +50,30 @@ static int map(struct jnq_queue *q, int fd, uint64_t bytes)
 #endif
     q->base = base;
     q->sh = base;
-    q->bytes = bytes;
     return 0;
+}
+
+/* Nobody may cut off what others have mapped, which would be SIGBUS for them. Files that know no seals have no name, and
+ * so are safe from all but the queue's own processes. */
+static void seal(int fd)
+{
+#ifdef F_ADD_SEALS
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+#else
+    (void)fd;
+#endif
+}
+
+/* Where the parts of a segment of so many bytes lie; q->units is 0 if there is no room for them. */
+static void measure(struct jnq_queue *q, uint64_t bytes)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    q->bytes = bytes;
+    q->unit_bytes = page;
+    q->procs_off = page;
+    q->map_off = q->procs_off + round_up(PROCS_MAX * sizeof(struct jnq_proc), page);
+    q->heap_off = q->map_off + round_up(bytes / page * sizeof(uint64_t), page);
+    q->units = bytes > q->heap_off ? (bytes - q->heap_off) / page : 0;
 }
 
 static int new_handle(int fd, struct jnq_queue **out, uint64_t *size)
@@ -59,6 +81,8 @@ static int new_handle(int fd, struct jnq_queue **out, uint64_t *size)
     struct stat file;
     if (fstat(fd, &file))
         return errno;
+    if (!S_ISREG(file.st_mode))
+        return JNQ_MISMATCH;
     struct jnq_queue *q = calloc(1, sizeof *q);
     if (!q)
         return ENOMEM;
@@ -70,21 +94,29 @@ static int new_handle(int fd, struct jnq_queue **out, uint64_t *size)
     return 0;
 }
 
-static int lay_out(struct jnq_queue *q, uint64_t bytes, uint64_t page)
+static int write_header(struct jnq_queue *q)
 {
-    int rc = segment_ready(q, 0, page);
+    int rc = segment_ready(q, 0, q->unit_bytes);
     if (rc)
         return rc;
     struct jnq_shared *sh = q->sh;
     memset(sh, 0, sizeof *sh);
     sh->stamp = layout_stamp();
-    sh->segment_bytes = bytes;
-    sh->unit_bytes = page;
-    sh->procs_off = page;
-    sh->map_off = sh->procs_off + round_up(PROCS_MAX * sizeof(struct jnq_proc), page);
-    sh->heap_off = sh->map_off + round_up(bytes / page * sizeof(uint64_t), page);
-    sh->units = (bytes - sh->heap_off) / page;
+    sh->segment_bytes = q->bytes;
+    sh->unit_bytes = q->unit_bytes;
+    sh->units = q->units;
+    sh->procs_off = q->procs_off;
+    sh->map_off = q->map_off;
+    sh->heap_off = q->heap_off;
     return 0;
+}
+
+/* True if it is the header of a segment with q's measures that this build can use. */
+static bool header_fits(const struct jnq_queue *q, const struct jnq_shared *sh)
+{
+    return sh->magic == JNQ_MAGIC && sh->stamp == layout_stamp() && sh->segment_bytes == q->bytes &&
+           sh->unit_bytes == q->unit_bytes && sh->units == q->units && sh->procs_off == q->procs_off &&
+           sh->map_off == q->map_off && sh->heap_off == q->heap_off;
 }
 
 void segment_abandon(struct jnq_queue *q)
@@ -109,8 +141,12 @@ int segment_create(int fd, struct jnq_queue **out)
         for (rc = ENOMEM; rc && bytes >= 4 * RESERVE_MIN; bytes /= 2)
             if (!(rc = ftruncate(fd, (off_t)bytes) ? errno : map(q, fd, bytes)))
                 break;
+    if (!rc) {
+        measure(q, bytes);
+        rc = write_header(q);
+    }
     if (!rc)
-        rc = lay_out(q, bytes, page);
+        seal(fd);
     if (rc) {
         segment_abandon(q);
         return rc;
@@ -128,15 +164,13 @@ int segment_open(int fd, struct jnq_queue **out)
     int rc = new_handle(fd, &q, &size);
     if (rc)
         return rc;
+    measure(q, size);
     /* Looked at before it is mapped: a short file would be SIGBUS. */
     struct jnq_shared sh;
     ssize_t n = pread(fd, &sh, sizeof sh, 0);
     if (n < 0)
         rc = errno;
-    else if ((size_t)n < sizeof sh || sh.magic != JNQ_MAGIC || sh.stamp != layout_stamp() ||
-             sh.unit_bytes != (uint64_t)sysconf(_SC_PAGESIZE) || sh.segment_bytes != size || sh.heap_off >= size ||
-             sh.units != (size - sh.heap_off) / sh.unit_bytes || sh.procs_off < sizeof sh || sh.map_off > sh.heap_off ||
-             sh.procs_off > sh.map_off)
+    else if ((size_t)n < sizeof sh || !q->units || !header_fits(q, &sh))
         rc = JNQ_MISMATCH;
     else
         rc = map(q, fd, size);
@@ -144,6 +178,7 @@ int segment_open(int fd, struct jnq_queue **out)
         segment_abandon(q);
         return rc;
     }
+    q->maxsize = sh.maxsize;
     *out = q;
     return 0;
 }

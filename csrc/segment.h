@@ -4,7 +4,8 @@
  *
  * The file is made as large as address space, file size limit and file system allow (RESERVE in
  * segment.c) but stays sparse. The mapping is complete from the start: the file descriptor is not needed after
- * create or attach but for handing it to another process, and on kernels before 5.14 for segment_ready().
+ * create or attach but for handing it to another process, and on kernels before 5.14 for segment_ready(). Its size is
+ * sealed where the file allows it (a memfd made with MFD_ALLOW_SEALING).
  *
  * Not provided: growth of the reservation. */
 #ifndef JNQ_SEGMENT_H
@@ -13,7 +14,7 @@
 #include "layout.h"
 
 /* Makes handle and mapping of an empty file, header zeroed and backed, sizes and offsets set, without magic.
- * Returns 0 or an errno. */
+ * Returns 0, JNQ_MISMATCH (no regular file) or an errno. */
 int segment_create(int fd, struct jnq_queue **out);
 
 /* Makes the segment valid for segment_open(). */

@@ -37,6 +37,7 @@ class _Lib:
     JNQ_CORRUPT: int
     JNQ_CROWDED: int
     JNQ_NO_MEMORY: int
+    JNQ_NAMESPACE: int
     JNQ_LEASED: int
     JNQ_LOST: int
     JNQ_NOT_OURS: int

@@ -7,6 +7,7 @@ run the signal handlers in between, and an exception of theirs ends the call.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import functools
 import math
@@ -79,6 +80,13 @@ _OUTCOMES: dict[int, tuple[type[Exception], tuple[str, ...]]] = {
     ),
     lib.JNQ_NO_MEMORY: (MemoryError, ("no memory for the item; the queue is as it was before",)),
     lib.JNQ_CROWDED: (OSError, ("too many processes use this queue at once",)),
+    lib.JNQ_NAMESPACE: (
+        RuntimeError,
+        (
+            "this process is in another pid or time namespace (container) than the one that made the queue, "
+            "so they could not see each other's death; use a queue within one container only",
+        ),
+    ),
 }
 
 
@@ -114,9 +122,9 @@ def deadline_after(timeout: float | None) -> int:
 
 
 def _anonymous_file() -> int:
-    """An empty file without a name; the kernel frees it with its last user."""
+    """An empty file without a name, which the core can seal; the kernel frees it with its last user."""
     try:
-        return os.memfd_create("joinq", os.MFD_CLOEXEC)
+        return os.memfd_create("joinq", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except (AttributeError, OSError):  # no memfd on this system
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
@@ -161,7 +169,8 @@ def _identity(fd: int) -> tuple[int, int]:
 
 def _handle(rc: int, fd: int, out: CData) -> CData:
     if rc:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # it may be no descriptor at all
+            os.close(fd)
         raise error(rc)
     handle = _handles[_identity(fd)] = ffi.gc(out[0], lib.jnq_detach)
     return handle

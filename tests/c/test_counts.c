@@ -246,6 +246,25 @@ static void cut_leaves_the_tasks_in_hand(void)
     }
 }
 
+static void impossible_counts_are_seen(void)
+{
+    jnq_queue *q = make_queue(0);
+    put_n(q, 3);
+    CHECK(counts_plausible(q));
+    uint64_t *const words[] = {&q->sh->takes, &q->sh->dones, &q->sh->cut};
+    const uint64_t wrong[] = {4, 4, 1};
+    for (int i = 0; i < 3; i++) {
+        uint64_t before = *words[i], since = 0;
+        *words[i] = wrong[i];
+        CHECK(!counts_plausible(q));
+        if (words[i] == &q->sh->takes)
+            CHECK_EQ(jnq_join(q, &since, JNQ_FOREVER), JNQ_CORRUPT);
+        *words[i] = before;
+    }
+    CHECK(counts_plausible(q));
+    drop_queue(q);
+}
+
 static void cut_of_items_given_back(void)
 {
     EACH_BASE(base)
@@ -382,5 +401,5 @@ static void dones_of_threads_add_up(void)
 TESTS("counts", queued_and_unfinished_follow, done_is_all_or_none, joiner_sees_a_zero_that_was_left,
       joiner_sees_no_zero_before_its_time, joiner_of_an_empty_queue_returns, next_put_records_the_zero_of_the_dead,
       put_records_nothing_while_nobody_joins, joiners_never_miss_a_zero, cut_leaves_the_tasks_in_hand,
-      cut_of_items_given_back, cut_of_more_than_is_unfinished, zero_beyond_the_cut_is_a_zero,
-      figures_are_exact_at_every_moment, dones_of_threads_add_up)
+      impossible_counts_are_seen, cut_of_items_given_back, cut_of_more_than_is_unfinished,
+      zero_beyond_the_cut_is_a_zero, figures_are_exact_at_every_moment, dones_of_threads_add_up)

@@ -434,6 +434,57 @@ static void pop_refuses_what_is_no_record(void)
     drop_queue(q);
 }
 
+static void positions_outside_are_not_used(void)
+{
+    jnq_queue *q = make_queue(0);
+    struct jnq_shared *sh = q->sh;
+    jnq_box box;
+    push_sized(q, 20, 0, false);
+    const uint64_t block = sh->head.block, head = sh->head.pos, tail = sh->tail.pos;
+    const uint64_t wrong_pos[] = {0, 1, head + 1, head + BLOCK_BYTES, sh->segment_bytes, UINT64_MAX - 63, UINT64_MAX};
+    const uint64_t wrong_block[] = {block + 1, sh->units - 1, sh->units, UINT64_MAX};
+    for (unsigned i = 0; i < sizeof wrong_pos / sizeof *wrong_pos; i++) {
+        sh->head.pos = sh->tail.pos = wrong_pos[i];
+        CHECK_EQ(jnq_put(q, "x", 1, JNQ_NOW), JNQ_CORRUPT);
+        CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        sh->head.pos = head;
+        sh->tail.pos = tail;
+    }
+    for (unsigned i = 0; i < sizeof wrong_block / sizeof *wrong_block; i++) {
+        sh->head.block = sh->tail.block = wrong_block[i];
+        CHECK_EQ(jnq_put(q, "x", 1, JNQ_NOW), JNQ_CORRUPT);
+        CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        sh->head.block = sh->tail.block = block;
+    }
+    pop_sized(q, 20, 0, false);
+    is_whole(q);
+    drop_queue(q);
+}
+
+static void records_that_do_not_fit_are_refused(void)
+{
+    jnq_queue *q = make_queue(0);
+    jnq_box box;
+    for (uint64_t number = 0; q->sh->tail.pos < q->sh->tail.end; number++) /* to the last line of the block */
+        CHECK_EQ(jnq_put_integer(q, 1, JNQ_NOW), JNQ_OK);
+    while (q->sh->head.pos < q->sh->tail.end - LINE_BYTES)
+        CHECK_EQ(pop_box(q, &box), JNQ_OK);
+    struct jnq_record *record = at(q, q->sh->head.pos), before = *record;
+    record->kind = JNQ_INLINE;
+    record->inline_bytes = JNQ_INLINE_BYTES; /* more than the block has */
+    CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+    *record = before;
+    const int64_t no_integers[] = {JNQ_INTEGER_MIN + 1, -JNQ_INTEGER_MIN - 1, INT64_MAX, INT64_MIN};
+    for (int i = 0; i < 4; i++) {
+        record->integer = no_integers[i];
+        CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+    }
+    *record = before;
+    CHECK_EQ(pop_box(q, &box), JNQ_OK);
+    is_whole(q);
+    drop_queue(q);
+}
+
 static void check_names_the_broken_invariant(void)
 {
     jnq_queue *q = make_queue(0);
@@ -526,6 +577,13 @@ static void broken_front_list_is_refused(void)
     q->sh->head.front = front + ((uint64_t)1 << (64 - FRONT_BITS)); /* longer than it is */
     CHECK_EQ(jnq_check(q), 6);
     q->sh->head.front = front;
+    struct jnq_cell *cell = unit_at(q, front << FRONT_BITS >> FRONT_BITS);
+    uint64_t next = cell->next;
+    cell->next = front; /* bites its own tail */
+    CHECK_EQ(jnq_check(q), 6);
+    CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+    fifo_own_all(q); /* ends */
+    cell->next = next;
     is_whole(q);
     pop_sized(q, 10, 1, false);
     drop_queue(q);
@@ -560,5 +618,5 @@ static void discard_frees_all(void)
 TESTS("fifo", items_come_in_order_over_blocks, every_size_fills_blocks, room_is_what_maxsize_leaves,
       no_memory_leaves_it_as_it_was, positions_are_derived_at_every_step, death_in_extend_is_repaired,
       death_between_blocks_is_repaired, repair_finds_what_is_broken, pop_refuses_what_is_no_record,
-      check_names_the_broken_invariant, front_list_comes_first_and_backwards, broken_front_list_is_refused,
-      discard_frees_all)
+      positions_outside_are_not_used, records_that_do_not_fit_are_refused, check_names_the_broken_invariant,
+      front_list_comes_first_and_backwards, broken_front_list_is_refused, discard_frees_all)

@@ -402,6 +402,40 @@ static void check_finds_what_is_broken(void)
     drop_queue(q);
 }
 
+/* Whatever words and hints say: nothing outside the heap is given out or touched, and every walk ends. */
+static void foreign_words_lead_nowhere(void)
+{
+    jnq_queue *q = make_queue(0);
+    struct jnq_heap *heap = &q->sh->heap, before = *heap;
+    const uint64_t words[] = {
+        0, 1, 1ull << 63, 1ull << 63 | ((1ull << 40) - 1), 1ull << 62 | ((1ull << 40) - 1), UINT64_MAX};
+    const uint64_t hints[] = {1, q->units - 1, q->units, (uint64_t)1 << 40, UINT64_MAX};
+    uint64_t *map = at(q, q->map_off), first = map[1], top = heap->top, last = map[top], unit;
+    for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {
+        map[1] = map[top] = words[i];
+        for (unsigned k = 0; k < sizeof hints / sizeof *hints; k++) {
+            heap->top = heap->rover[0] = heap->rover[1] = heap->recent[0] = hints[k];
+            heap->free_warm = UINT64_MAX >> 1;
+            int rc = heap_alloc(q, 100000, JNQ_FOREVER, &unit);
+            if (rc == JNQ_OK)
+                CHECK_OP(unit, <, q->units);
+            else
+                CHECK(rc == JNQ_CORRUPT || rc == JNQ_NO_MEMORY);
+            heap_free(q, hints[k]);
+            heap_own(q, hints[k]);
+            counters(q);
+            jnq_check(q);
+        }
+    }
+    pthread_mutex_t lock = heap->lock;
+    *heap = before;
+    heap->lock = lock;
+    map[1] = first;
+    map[top] = last;
+    check_map(q);
+    drop_queue(q);
+}
+
 /* --- threads ----------------------------------------------------------------------------------------------------- */
 
 struct worker {
@@ -504,5 +538,5 @@ static void the_killed_leave_nothing(void)
 TESTS("heap", runs_do_not_overlap, two_owners_share_it, words_outside_the_heap_are_no_runs, freed_memory_goes_back,
       steady_state_touches_nothing_new, large_runs_do_not_wander, walk_that_comes_round_gives_a_whole_run,
       busy_lock_does_not_hinder_freeing, more_than_the_heap_is_refused, full_heap_is_refused_and_recovers,
-      random_steps_in_a_full_heap, sweep_frees_the_unmarked_of_one_owner, check_finds_what_is_broken, threads_share_it,
-      hints_come_back, the_killed_leave_nothing)
+      random_steps_in_a_full_heap, sweep_frees_the_unmarked_of_one_owner, check_finds_what_is_broken,
+      foreign_words_lead_nowhere, threads_share_it, hints_come_back, the_killed_leave_nothing)

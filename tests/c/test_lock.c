@@ -187,12 +187,57 @@ static void stopped_owner_keeps_it(void)
     CHECK_EQ(waitpid(pid, &status, WUNTRACED), pid);
     CHECK(WIFSTOPPED(status));
     CHECK_EQ(lock_until(&g->lock, event_now() + 10 * MILLISECOND), LOCK_BUSY);
+    CHECK(!lock_is_forged(&g->lock, sizeof *g));
     kill(pid, SIGCONT);
     join_child(pid);
     CHECK_EQ(lock_until(&g->lock, 0), LOCK_HELD);
     CHECK_EQ(g->count, 1);
     lock_release(&g->lock);
     drop_lock(g);
+}
+
+static void end_at_once(void *arg) { (void)arg; }
+
+/* Whoever was written into it as the owner: nobody, one who has ended, one who has nothing to do with it. */
+static void forged_owner_is_known(void)
+{
+#ifdef __GLIBC__
+    struct guarded *g = fresh_lock();
+    const uint64_t little = sizeof *g, much = (uint64_t)1 << 60;
+    pid_t ended = start_child(end_at_once, g);
+    join_child(ended);
+    CHECK_EQ(lock_until(&g->lock, 0), LOCK_HELD);
+    CHECK(!lock_is_forged(&g->lock, little)); /* it is ours */
+    int *word = &g->lock.__data.__lock, held = *word;
+    const int forged[] = {ended, 0x3ffffffe, (int)0x80000000};
+    for (int i = 0; i < 3; i++) {
+        *word = forged[i];
+        CHECK_EQ(lock_until(&g->lock, 0), LOCK_BUSY);
+        CHECK(lock_is_forged(&g->lock, little));
+    }
+    *word = getppid();
+    CHECK(lock_is_forged(&g->lock, much));
+    *word = held;
+    lock_release(&g->lock);
+    CHECK(!lock_is_forged(&g->lock, much)); /* free */
+    drop_lock(g);
+#endif
+}
+
+static void other_mutex_is_refused(void)
+{
+#ifdef __GLIBC__
+    struct guarded *g = fresh_lock();
+    int *kind = &g->lock.__data.__kind, before = *kind;
+    for (int bit = 0; bit < 32; bit++) {
+        *kind = before ^ (int)(1u << bit);
+        CHECK_EQ(lock_until(&g->lock, 0), LOCK_BROKEN);
+    }
+    *kind = before;
+    CHECK_EQ(lock_until(&g->lock, 0), LOCK_HELD);
+    lock_release(&g->lock);
+    drop_lock(g);
+#endif
 }
 
 /* Owners killed at any instant: what the lock guards is always seen whole, or reported as orphaned. */
@@ -230,4 +275,5 @@ static void killed_at_any_instant(void)
 }
 
 TESTS("lock", excludes_threads, excludes_processes, owner_killed_is_reported, repairer_killed_is_reported_again,
-      owner_thread_that_ended_is_reported, busy_until_the_deadline, stopped_owner_keeps_it, killed_at_any_instant)
+      owner_thread_that_ended_is_reported, busy_until_the_deadline, stopped_owner_keeps_it, forged_owner_is_known,
+      other_mutex_is_refused, killed_at_any_instant)

@@ -299,6 +299,39 @@ static void *enter_in_thread(void *arg)
     return NULL;
 }
 
+static void put_from_elsewhere(void *arg)
+{
+    jnq_queue *q = arg;
+    jnq_box box;
+    CHECK_EQ(jnq_put(q, "x", 1, JNQ_FOREVER), JNQ_NAMESPACE);
+    CHECK_EQ(jnq_get(q, &box, JNQ_FOREVER), JNQ_NAMESPACE);
+    CHECK_EQ(jnq_shutdown(q, 0), JNQ_NAMESPACE);
+    CHECK_EQ(jnq_reap(q), JNQ_NAMESPACE);
+    CHECK_EQ(jnq_check(q), JNQ_NAMESPACE);
+}
+
+static void other_namespaces_are_refused(void)
+{
+    jnq_queue *q = make_queue(0);
+    if (!q->sh->pids || !q->sh->times) {
+        drop_queue(q);
+        return; /* this system does not tell */
+    }
+    uint64_t *const words[] = {&q->sh->pids, &q->sh->times};
+    for (int i = 0; i < 2; i++) {
+        jnq_queue *other;
+        ++*words[i];
+        CHECK_EQ(jnq_attach(jnq_fileno(q), &other), JNQ_NAMESPACE);
+        join_child(start_child(put_from_elsewhere, q));
+        CHECK_EQ(jnq_put(q, "x", 1, JNQ_NOW), JNQ_OK); /* who is in is in */
+        *words[i] = 0;                                 /* unknown */
+        CHECK_EQ(jnq_attach(dup(jnq_fileno(q)), &other), JNQ_OK);
+        jnq_detach(other);
+    }
+    CHECK_EQ(counters(q).deaths, 0);
+    drop_queue(q);
+}
+
 static void threads_enter_once(void)
 {
     for (unsigned round = 0; round < scaled(100); round++) {
@@ -319,4 +352,4 @@ static void threads_enter_once(void)
 TESTS("procs", creator_is_entered_and_alive, each_handle_has_its_entry, reused_pid_is_told_apart,
       unknown_start_is_alive, child_of_a_fork_gets_its_own_entry, zombie_is_dead_and_stopped_is_alive,
       process_whose_main_thread_ended_is_alive, name_of_a_process_says_nothing, entries_of_killed_children_are_reused,
-      entries_of_a_killed_crowd_are_reused, full_table_is_crowded, threads_enter_once)
+      entries_of_a_killed_crowd_are_reused, full_table_is_crowded, other_namespaces_are_refused, threads_enter_once)
