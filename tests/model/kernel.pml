@@ -27,7 +27,9 @@
 #define SIGNALS 0
 #endif
 
-#define PROCESSES 6 /* numbers 1 to 5; 0 is nobody */
+#ifndef PROCESSES
+#define PROCESSES 6 /* numbers 1 to 5; 0 is nobody. Only 1 to 5 sleep. */
+#endif
 
 bool live[PROCESSES];
 byte asleep[PROCESSES]; /* 1 + the event it sleeps on */

@@ -37,5 +37,9 @@ end_killer:
     KILL(3)
     KILL(4)
     KILL(5)
+#if PROCESSES > 6
+    KILL(6)
+    KILL(7)
+#endif
     od
 }

@@ -1,6 +1,6 @@
 /* sleep: put and get, and how they sleep until there is an item or room.
  *
- * PUTTERS processes put ITEMS items each, GETTERS processes get for ever; MAXSIZE 0 is an unbounded queue. UNGETS
+ * PUTTERS processes put ITEMS items each, GETTERS processes get, GETS times or for ever; MAXSIZE 0 is an unbounded queue. UNGETS
  * items may be given back; with SHUTDOWN a process ends the queue. With DEEP the sleepers also sleep long (event.h).
  *
  * Properties
@@ -26,6 +26,9 @@
 #endif
 #ifndef MAXSIZE
 #define MAXSIZE 0
+#endif
+#ifndef GETS
+#define GETS 0
 #endif
 #ifndef UNGETS
 #define UNGETS 0
@@ -201,8 +204,7 @@ inline wait_for(ev)
             if
             :: holds -> holds = false; woken = false; FORGET_DEPTH; break
 #ifdef DEEP
-            :: !holds && !woken
-            :: !holds && woken -> woken = false
+            :: else
 #else
             :: else -> woken = false
 #endif
@@ -211,7 +213,12 @@ inline wait_for(ev)
 #ifdef DEEP
         if
         :: d_step { !woken -> announced[ev] = announced[ev] | EVENT_DEEP } /* event_deepen() */
-        :: true
+#ifdef DEEP_WITHOUT_SLICE
+        :: woken = false
+#else
+        :: d_step { woken -> woken = false; was_deep = false }
+        :: !woken
+#endif
         fi
 #endif
     od
@@ -274,19 +281,26 @@ proctype putter(byte me)
 }
 
 #if MAXSIZE
-#define TOOK STEPPED; LOOKED; owes[me] = 1
+#define TOOK n = (GETS -> n + 1 : 0); STEPPED; LOOKED; owes[me] = 1
 #else
-#define TOOK STEPPED; LOOKED
+#define TOOK n = (GETS -> n + 1 : 0); STEPPED; LOOKED
 #endif
 
 /* queue.c: jnq_get(), get_patiently(), try_get(), then perhaps jnq_unget() */
 proctype getter(byte me)
 {
+    byte n;
     EVENT_LOCALS;
     WAIT_LOCALS;
     {
         do
         ::
+#if GETS
+            if
+            :: n == GETS -> break
+            :: else
+            fi;
+#endif
 #if defined(DEEP) && MAXSIZE
             alert(SPACE_EVENT);
 #endif
@@ -307,18 +321,18 @@ proctype getter(byte me)
                     :: else -> takes++
                     fi;
                     TOOK
-                };
+                }
 #if MAXSIZE
-                event_notify_one(SPACE_EVENT);
+                ;
+                event_notify_one(SPACE_EVENT)
 #endif
 #if UNGETS
+                ;
                 if /* unget_patiently() */
                 :: d_step { ungets_left > 0 -> ungets_left--; front++; owes[me] = 1 }; /* fifo.c: fifo_push_front() */
                     event_notify_one(ITEMS_EVENT)
                 :: true
                 fi
-#else
-                skip
 #endif
             fi
         od;
