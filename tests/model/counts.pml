@@ -1,6 +1,6 @@
 /* counts: what is unfinished, and how join() waits for a zero that may be over when it looks (csrc/counts.h).
  *
- * PUTTERS processes put PUTS items each, WORKERS processes take items and report them done until no more can come,
+ * PUTTERS processes put PUTS items each, WORKERS processes take items and report them done, TAKES at the most or until no more can come,
  * JOINERS processes join once; with CUT a process calls shutdown(immediate), with OBSERVER one reads `unfinished`.
  *
  * Properties
@@ -22,8 +22,7 @@
  * Left out: sleeping for items (get waits as if by magic; sleep.pml), EVENT_DEEP, task_done(n) for n > 1 and for items
  * that were not taken, giving back.
  *
- * Seeded bugs: COUNT_AFTER_PUBLISH, NO_ZERO_RECORD_BEFORE_PUT, JOINING_NOT_REREAD, WAKE_BEFORE_RECORD, WAKE_BEFORE_DONE,
- * RECORD_ANYWAY, NO_RECHECK, and those of event.pml. */
+ * Seeded bugs: COUNT_AFTER_PUBLISH, NO_ZERO_RECORD_BEFORE_PUT, JOINING_NOT_REREAD, WAKE_BEFORE_RECORD, RECORD_ANYWAY, NO_RECHECK, and those of event.pml. */
 #ifndef PUTTERS
 #define PUTTERS 1
 #endif
@@ -32,6 +31,9 @@
 #endif
 #ifndef WORKERS
 #define WORKERS 1
+#endif
+#ifndef TAKES
+#define TAKES 9
 #endif
 #ifndef JOINERS
 #define JOINERS 1
@@ -208,21 +210,19 @@ inline announce_zero(done)
 /* queue.c: jnq_get() and jnq_task_done(q, 1); counts.c: counts_done() */
 proctype worker(byte me)
 {
-    byte done, tasks, known;
+    byte n, done, tasks, known;
     EVENT_LOCALS;
     {
         do
         :: d_step { /* fifo.c: fifo_pop(): A1, R2 */
-                owner[HEAD] == 0 && !cut && takes < PUBLISHED ->
+                owner[HEAD] == 0 && !cut && takes < PUBLISHED && n < TAKES ->
+                n = (TAKES < 9 -> n + 1 : 0);
                 if
                 :: takes == puts_seen -> puts_seen = PUBLISHED
                 :: else
                 fi;
                 takes++
             };
-#ifdef WAKE_BEFORE_DONE
-            event_notify_all(ZERO);
-#endif
             done = dones;
             do
             :: tasks = puts_seen; /* load_relaxed() */
@@ -252,7 +252,7 @@ proctype worker(byte me)
             fi;
 refused:
             atomic { owes[me] = 0; done = 0; tasks = 0 }
-        :: NO_MORE && (takes == PUBLISHED || cut) -> break
+        :: n >= TAKES || NO_MORE && (takes == PUBLISHED || cut) -> break
         od;
         leave()
     }
@@ -403,8 +403,10 @@ init
 #ifdef CUT
         START(7, ender(7));
 #endif
-#ifdef OBSERVER
+#if defined(OBSERVER) && PUTTERS > 1
         START(7, observer(7));
+#elif defined(OBSERVER)
+        START(6, observer(6));
 #endif
 #if DEATHS
         run killer()

@@ -1,5 +1,9 @@
 /* killer: ends any live process between any two of its steps, DEATHS times at the most; see kernel.pml. To be included
  * behind all shared variables. */
+#ifndef SPARED
+#define SPARED 0
+#endif
+
 inline kill(v)
 {
     deaths_left--;
@@ -25,7 +29,7 @@ inline kill(v)
     ON_DEATH(v)
 }
 
-#define KILL(v) :: d_step { deaths_left > 0 && live[v] -> kill(v) }
+#define KILL(v) :: d_step { deaths_left > 0 && live[v] && v != SPARED -> kill(v) }
 
 proctype killer()
 {
