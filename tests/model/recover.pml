@@ -21,8 +21,8 @@
  * cold memory, the front list (a get from it is one store as well), the cut, a record that is half written (as good
  * as old bytes), several sizes of records.
  *
- * Seeded bugs: NO_OWN_BEFORE_UNLINK, OWN_AFTER_UNLINK, TABLE_ENTRY_FREED_BEFORE_SWEEP, NO_REPAIR, NO_MARK, COMMIT_BEFORE_WRITE,
- * PUTS_SEEN_KEPT_AHEAD. */
+ * Seeded bugs: NO_OWN_BEFORE_UNLINK, OWN_AFTER_UNLINK, TABLE_ENTRY_FREED_BEFORE_SWEEP, NO_REPAIR, NO_MARK,
+ * COMMIT_BEFORE_WRITE. */
 #ifndef ITEMS
 #define ITEMS 2
 #endif

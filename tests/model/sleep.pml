@@ -67,8 +67,9 @@ byte long_excuses; /* long sleeps that deaths explain */
 #define BROKEN_SLEEP(ev) \
     assert(excuses > 0); \
     excuses--; \
+    called[me] = true; \
     if \
-    :: deeply[me] -> assert(long_excuses > 0); long_excuses-- \
+    :: deeply[me] -> assert(long_excuses > 0); long_excuses--; called_slow[me] = true \
     :: else -> slow = slow | beside[me] \
     fi
 #define ON_DEATH(v) \
@@ -107,7 +108,7 @@ byte long_excuses; /* long sleeps that deaths explain */
 #define NOTIFIED owes[me] = 0; slow = slow & (255 - BIT(me))
 #else
 #define MISSED(ev) CONDITION(ev)
-#define BROKEN_SLEEP(ev) assert(excuses > 0); excuses--
+#define BROKEN_SLEEP(ev) assert(excuses > 0); excuses--; called[me] = true
 #define ON_DEATH(v) \
     excuses = excuses + owes[v] + called[v]; \
     called[v] = false; owes[v] = 0
