@@ -18,15 +18,15 @@
  * kernel finds nobody to wake after seq has moved, every announcement that the waker had seen is over (its sleeper has
  * been woken, is dead, or carries an old seq), and the waker notes that number in `answered`.
  *
- * Death: a waker killed between its step and its wake leaves sleepers asleep; they look again after EVENT_SLICE_NS.
- * Nothing has to be repaired.
+ * Death: a waker killed between its step and its wake, or a sleeper that is woken and killed before it looks, leaves
+ * sleepers asleep; they look again after EVENT_SLICE_NS. Nothing has to be repaired.
  *
  * Long sleeps. Looking so often costs an idle process up to 0.1 % of a CPU. So who has slept in vain for a second
  * raises EVENT_DEEP, and after one more slice sleeps for EVENT_LONG_NS at a time. Before the step that makes a
  * condition true, a waker that finds the flag lowers it and wakes all (event_alert): they look, find nothing, and
  * sleep in slices again. A waker that missed the flag because it was raised just then makes its step within that one
- * more slice; only if it was stopped for longer than a slice just between the two, and is killed after its
- * step and before its wake, a sleeper waits for EVENT_LONG_NS.
+ * more slice; only if it was stopped for longer than a slice just between the two, and then it or who it wakes is
+ * killed as above, a sleeper waits for EVENT_LONG_NS.
  *
  * Not provided: fairness between sleepers. */
 #ifndef JNQ_EVENT_H

@@ -215,8 +215,10 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
         if (holds(q, arg))
             return JNQ_OK;
         now = event_now();
-        if (woken == EVENT_WOKEN)
+        if (woken == EVENT_WOKEN) {
             began = now; /* there is traffic: stay alert */
+            was_deep = false; /* what it slept was no slice, even if seq had moved before e was loaded */
+        }
         if (now - began >= EVENT_DEEP_NS)
             event_deepen(ev);
         if (woken == EVENT_INTERRUPTED || now - entered >= EVENT_DEEP_NS)
