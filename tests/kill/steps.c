@@ -37,6 +37,7 @@ int main(void)
 #define POINT_SECONDS 20 /* for one kill point: more is a hang */
 #define SHOWN_FAILURES 5 /* of a scenario, which then ends */
 #define FORKED_EVERY 16  /* kill points, one is followed by a workload of two processes */
+#define PAIRS 3          /* times the stride: the instructions that are tried together with a second death */
 #define MAX_STEPS 300000
 
 #define INTEGER UINT64_MAX /* instead of a length */
@@ -73,7 +74,6 @@ typedef bool moment(struct jnq_shared *now, const struct jnq_shared *then);
 
 struct path {
     uint64_t *pc;  /* of each step; the last is the end of the operation */
-    uint32_t *far; /* how often it had to be stepped to come there: a `rep` goes round */
     uint32_t *nth; /* of equal ones */
     uint32_t *via; /* the step where a breakpoint is best set on the way to this one */
     unsigned steps;
@@ -83,7 +83,8 @@ struct path {
 struct death {
     const char *in;
     moment *when;
-    struct path path; /* up to there */
+    struct path path; /* up to there at least */
+    uint32_t at;      /* step of it */
 };
 
 enum handle { ATTACHED, INHERITED };
@@ -286,13 +287,18 @@ static void spent_block(void)
     put_one(LARGE);
 }
 
-/* The same, and it takes a large item. */
-static void spent_block_then_large(void)
+/* Not even a line is left. */
+static void brimful(void)
 {
     while (q->sh->tail.pos < q->sh->tail.end) {
         put_one(20);
         get_one();
     }
+}
+
+static void spent_block_then_large(void)
+{
+    brimful();
     put_one(LARGE);
 }
 
@@ -600,16 +606,34 @@ static bool resume(pid_t pid, int request)
     return false;
 }
 
-/* One instruction on. */
-static bool step(pid_t pid, uint64_t *pc, uint32_t *far)
+enum travel { ARRIVED, ASTRAY, CRASHED };
+
+/* Lets the victim run to the instruction. */
+static enum travel run_to(pid_t pid, uint64_t pc)
 {
+    uint64_t word = *(uint64_t *)pc; /* its text is ours */
+    trace(PTRACE_POKETEXT, pid, pc, (word & ~0xffull) | 0xcc);
+    if (!resume(pid, PTRACE_CONT))
+        return CRASHED;
+    if (pc_of(pid) != pc + 1)
+        return ASTRAY; /* it is at the end */
+    trace(PTRACE_POKETEXT, pid, pc, word);
+    trace(PTRACE_POKEUSER, pid, PC, pc);
+    return ARRIVED;
+}
+
+/* One instruction on. False if the victim crashed. */
+static bool step(pid_t pid, uint64_t *pc)
+{
+    const unsigned char *text = (const unsigned char *)*pc;
     uint64_t before = *pc;
-    do {
-        ++*far;
-        if (!resume(pid, PTRACE_SINGLESTEP))
-            return false;
-    } while ((*pc = pc_of(pid)) == before);
-    return true;
+    if (!resume(pid, PTRACE_SINGLESTEP))
+        return false;
+    if ((*pc = pc_of(pid)) != before)
+        return true;
+    /* A `rep` in one of its rounds: a prefix, perhaps another, the opcode. */
+    *pc += (text[1] & 0xf0) == 0x40 ? 3 : 2;
+    return run_to(pid, *pc) == ARRIVED;
 }
 
 static void act(void)
@@ -651,20 +675,17 @@ static bool explore(pid_t pid, struct path *path, moment *when)
 {
     struct jnq_shared *then = malloc(sizeof *then);
     path->pc = malloc(MAX_STEPS * sizeof *path->pc);
-    path->far = malloc(MAX_STEPS * sizeof *path->far);
-    CHECK(then && path->pc && path->far);
+    CHECK(then && path->pc);
     *then = *q->sh;
     uint64_t pc = pc_of(pid);
-    uint32_t far = 0;
     path->steps = 0;
     for (;;) {
         CHECK_OP(path->steps, <, MAX_STEPS);
         path->pc[path->steps] = pc;
-        path->far[path->steps] = far;
         if (pc == END || (when && when(q->sh, then)))
             break;
         path->steps++;
-        if (!step(pid, &pc, &far))
+        if (!step(pid, &pc))
             return false;
     }
     free(then);
@@ -690,34 +711,27 @@ static void plan(struct path *path)
             slot = (slot + 1) % slots;
         seen[slot].pc = path->pc[i];
         path->nth[i] = ++seen[slot].count;
-        if (3ll * path->nth[i] - path->far[i] < 3ll * path->nth[best] - path->far[best] && path->pc[i] != END)
+        if (3ll * path->nth[i] - i < 3ll * path->nth[best] - best && path->pc[i] != END)
             best = i;
         path->via[i] = best;
     }
     free(seen);
 }
 
-enum travel { ARRIVED, ASTRAY, CRASHED };
-
 /* Brings the victim before the k-th instruction of the path. */
 static enum travel go(pid_t pid, const struct path *path, unsigned k)
 {
-    uint32_t at_step = path->via[k], far = 0;
-    uint64_t pc = path->pc[at_step], word = *(uint64_t *)pc; /* its text is ours */
+    uint32_t at_step = path->via[k];
+    uint64_t pc = path->pc[at_step];
     for (uint32_t hits = path->nth[at_step]; hits; hits--) {
-        trace(PTRACE_POKETEXT, pid, pc, (word & ~0xffull) | 0xcc);
-        if (!resume(pid, PTRACE_CONT))
-            return CRASHED;
-        if (pc_of(pid) != pc + 1)
-            return ASTRAY; /* it is at the end */
-        trace(PTRACE_POKETEXT, pid, pc, word);
-        trace(PTRACE_POKEUSER, pid, PC, pc);
-        uint64_t passed = pc;
-        if (hits > 1 && !step(pid, &passed, &far))
+        enum travel travel = run_to(pid, pc);
+        if (travel != ARRIVED)
+            return travel;
+        if (hits > 1 && !step(pid, &(uint64_t){pc}))
             return CRASHED;
     }
     for (; at_step < k && pc != END; at_step++)
-        if (!step(pid, &pc, &far))
+        if (!step(pid, &pc))
             return CRASHED;
     return pc == path->pc[k] ? ARRIVED : ASTRAY;
 }
@@ -809,6 +823,10 @@ static bool workload(void)
         if (!put_and_get((struct item){lengths[i], i}, n))
             return false;
     }
+    n = room < 6 ? room : 6;
+    if (!put_and_get((struct item){LARGE, 0}, n)) /* all of them in memory at once */
+        return false;
+    items += n;
     for (unsigned left = 9; left; left -= n, items += n) { /* goes on to another block */
         n = left < room ? left : room;
         if (!put_and_get((struct item){JNQ_INLINE_BYTES, left}, n))
@@ -984,7 +1002,6 @@ static bool set(struct scenario *s, struct stage *stage)
     if (s->setup)
         s->setup();
     acting = s;
-    stage->sleeper = 0;
     if (s->sleeper) {
         stage->sleeper = start_child(run_sleeper, NULL);
         while (state_of(stage->sleeper) != 'S' ||
@@ -999,12 +1016,13 @@ static bool set(struct scenario *s, struct stage *stage)
     for (unsigned i = 0; i < 4 && s->firsts[i].in; i++) {
         struct path *path = &s->firsts[i].path;
         if (path->via) {
-            if (go(earlier[i], path, path->steps) == CRASHED)
+            if (go(earlier[i], path, s->firsts[i].at) == CRASHED)
                 return blamed(__LINE__, "an earlier victim crashed");
         } else {
             if (!explore(earlier[i], path, s->firsts[i].when))
                 return blamed(__LINE__, "the moment in %s never came", s->firsts[i].in);
             plan(path);
+            s->firsts[i].at = path->steps;
         }
         kill_child(earlier[i]);
         if (settle(scenario_named(s->firsts[i].in)) < 0)
@@ -1014,8 +1032,18 @@ static bool set(struct scenario *s, struct stage *stage)
     return true;
 }
 
-static void strike(void)
+static void put_down(pid_t pid)
 {
+    if (!pid || waitpid(pid, NULL, WNOHANG))
+        return; /* there is none, or it is dead */
+    kill(pid, SIGKILL);
+    wait_status(pid);
+}
+
+static void strike(const struct stage *stage)
+{
+    put_down(stage->victim);
+    put_down(stage->sleeper);
     under_test = NULL;
     jnq_detach(q);
     q = NULL;
@@ -1038,6 +1066,7 @@ static void show_place(uint64_t pc)
 }
 
 struct tally {
+    unsigned number; /* of the kill point: decides how it is judged */
     unsigned points, not, half, wholly, astray, failures;
 };
 
@@ -1066,7 +1095,7 @@ static bool judge(const struct scenario *s, const struct stage *stage, struct ta
         tally->wholly++;
     if (s->sleeper && !wakes(s, stage->sleeper, happened))
         return false;
-    return is_whole(tally->points % 2, tally->points % FORKED_EVERY == 0);
+    return is_whole(tally->number % 2, tally->number % FORKED_EVERY == 0);
 }
 
 static void report(const struct scenario *s, unsigned k, unsigned steps, uint64_t pc, struct tally *tally)
@@ -1084,7 +1113,7 @@ static void report(const struct scenario *s, unsigned k, unsigned steps, uint64_
 /* Kills the victim before the k-th instruction, or, without a path, while it sleeps. */
 static void try_point(struct scenario *s, const struct path *path, unsigned k, struct tally *tally)
 {
-    struct stage stage;
+    struct stage stage = {0};
     uint64_t pc = 0;
     shown_name = s->name;
     shown_k = k;
@@ -1107,16 +1136,17 @@ static void try_point(struct scenario *s, const struct path *path, unsigned k, s
         kill_child(stage.victim);
     }
     tally->points++;
+    tally->number++;
     if (!fine || !judge(s, &stage, tally))
         report(s, k, path ? path->steps : 0, pc, tally);
-    strike();
+    strike(&stage);
 }
 
 /* Finds the path of the victim, which comes to the end; only here the operation's result is looked at. */
 static bool first_run(struct scenario *s, struct path *path)
 {
-    struct stage stage;
-    struct tally tally = {.points = FORKED_EVERY};
+    struct stage stage = {0};
+    struct tally tally = {0};
     shown_name = s->name;
     shown_k = 0;
     alarm(POINT_SECONDS);
@@ -1135,43 +1165,89 @@ static bool first_run(struct scenario *s, struct path *path)
         report(s, path->steps, path->steps, 0, &tally);
     else
         plan(path);
-    strike();
+    strike(&stage);
     return fine;
 }
 
 static void drop_path(struct path *path)
 {
     free(path->pc);
-    free(path->far);
     free(path->nth);
     free(path->via);
     *path = (struct path){0};
 }
 
-static void run_scenario(struct scenario *s, unsigned stride, unsigned offset)
+static void show(const char *name, unsigned steps, const struct tally *tally, int64_t began)
 {
-    struct path path = {0};
-    struct tally tally = {0};
-    int64_t began = event_now();
-    if (!first_run(s, &path)) {
-        tally.failures++;
-    } else {
-        for (uint64_t k = offset % stride; k <= path.steps && tally.failures < SHOWN_FAILURES; k += stride)
-            try_point(s, &path, (unsigned)k, &tally);
-        if (s->sleeps && tally.failures < SHOWN_FAILURES)
-            try_point(s, NULL, 0, &tally);
-    }
     alarm(0);
-    printf("%-32s %6u instructions %6u kill points: %6u before, %6u after", s->name, path.steps, tally.points,
-           tally.not, tally.wholly);
-    if (tally.half)
-        printf(", %u in between", tally.half);
-    if (tally.astray)
-        printf(", %u astray", tally.astray);
-    printf(", %u failures; %.1f s\n", tally.failures, (double)(event_now() - began) / SECOND);
+    printf("%-34s %6u instructions %6u kill points: %6u before, %6u after", name, steps, tally->points, tally->not,
+           tally->wholly);
+    if (tally->half)
+        printf(", %u in between", tally->half);
+    if (tally->astray)
+        printf(", %u astray", tally->astray);
+    printf(", %u failures; %.1f s\n", tally->failures, (double)(event_now() - began) / SECOND);
     fflush(stdout);
-    total.points += tally.points;
-    total.failures += tally.failures;
+    total.points += tally->points;
+    total.failures += tally->failures;
+}
+
+/* The path of a reap that has everything to repair, for the second of two victims. */
+static const struct path *reap_path(void)
+{
+    static struct path path;
+    if (!path.steps && !first_run(scenario_named("reap_after_all"), &path))
+        fail(__FILE__, __LINE__, "no reap");
+    return &path;
+}
+
+/* Any two deaths: one at this operation's instructions, the other at a random one of the reap that follows. */
+static void run_pairs(const struct scenario *s, const char *name, const struct path *path, unsigned stride,
+                      unsigned offset)
+{
+    struct scenario second = *scenario_named("reap");
+    struct tally tally = {.number = offset / stride};
+    uint64_t random = random_state(offset);
+    const struct path *then = reap_path();
+    int64_t began = event_now();
+    second.name = name;
+    second.maxsize = s->maxsize;
+    second.segment = s->segment;
+    second.setup = s->setup;
+    for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride) {
+        second.firsts[0] = (struct death){.in = s->name, .path = *path, .at = (uint32_t)k};
+        try_point(&second, then, (unsigned)below(&random, then->steps + 1), &tally);
+    }
+    show(name, path->steps, &tally, began);
+}
+
+static void run_points(struct scenario *s, const struct path *path, unsigned stride, unsigned offset, int64_t began)
+{
+    struct tally tally = {.number = offset / stride};
+    for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride)
+        try_point(s, path, (unsigned)k, &tally);
+    if (s->sleeps && tally.failures < SHOWN_FAILURES)
+        try_point(s, NULL, 0, &tally);
+    show(s->name, path->steps, &tally, began);
+}
+
+static void run_scenario(struct scenario *s, unsigned stride, unsigned offset, const char *word)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s+reap", s->name);
+    bool points = strstr(s->name, word), pairs = strstr(name, word) && !s->firsts[0].in && !s->sleeper;
+    struct path path = {0};
+    int64_t began = event_now();
+    if (!points && !pairs)
+        return;
+    if (first_run(s, &path)) {
+        if (points)
+            run_points(s, &path, stride, offset, began);
+        if (pairs)
+            run_pairs(s, name, &path, PAIRS * stride, offset);
+    } else {
+        total.failures++;
+    }
     for (unsigned i = 0; i < 4; i++)
         drop_path(&s->firsts[i].path);
     drop_path(&path);
@@ -1259,6 +1335,7 @@ static struct scenario scenarios[] = {
     {"put_larger", .operation = puts_now, .bytes = LONGEST, .effects = {appends}},
     {"put_large_warm", .setup = fragmented, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
     {"put_growing", .setup = full_block, .operation = puts_now, .bytes = JNQ_INLINE_BYTES, .effects = {appends}},
+    {"put_large_growing", .setup = brimful, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
     {"put_for_somebody", .setup = announced, .operation = puts_now, .bytes = 20, .effects = {appends}},
     {"put_for_long_sleepers", .setup = deep, .operation = puts_now, .bytes = 20, .effects = {appends}},
     {"put_ending_a_zero", .setup = unrecorded_zero, .operation = puts_now, .bytes = 20, .effects = {appends}},
@@ -1411,8 +1488,7 @@ int main(int argc, char **argv)
     model = shared_memory(sizeof *model);
     outcome = shared_memory(sizeof *outcome);
     for (unsigned i = 0; i < SCENARIOS; i++)
-        if (argc < 4 || strstr(scenarios[i].name, argv[3]))
-            run_scenario(scenarios + i, stride, offset);
+        run_scenario(scenarios + i, stride, offset, argc > 3 ? argv[3] : "");
     printf("kill points: %u, failures: %u\n", total.points, total.failures);
     return total.failures || !total.points;
 }
