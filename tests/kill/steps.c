@@ -1,14 +1,18 @@
 /* steps: a process is killed before each single instruction of each operation, those of libc and those of a repair
  * included; what it leaves must be whole, and those who live go on.
  *
- *     steps [stride [offset [word]]]    every stride-th instruction from `offset` on; scenarios whose name holds the word
+ *     steps [stride [offset [word]]]    the word selects scenarios
+ *
+ * tries every stride-th instruction from offset % stride on. The living reap first, or first go on as if nothing had
+ * happened: each time the other; an offset greater by the stride exchanges the two.
  *
  * The last line is `kill points: N, failures: M`. Exit code 0: no failure, 1: some, SKIPPED: this machine cannot do it.
  *
  * A kill point: the parent makes a queue and brings it into the state of the scenario; a child runs the operation under
  * ptrace up to instruction k and gets SIGKILL; the parent judges. The child of the first run is stepped from the
  * beginning to the end, which gives the path; the others run freely up to a breakpoint near k and are stepped
- * from there. A `rep` instruction counts as one.
+ * from there. A `rep` instruction counts as one. `name+reap` are pairs of deaths: the second victim reaps after the first,
+ * up to a random instruction.
  *
  * The path is the same each time, waiting included, because time is: in the child clock_gettime() is ours, and only
  * goes on when it is asked. It is so far back that no sleep lasts. What still differs (the length of numbers in
@@ -45,7 +49,7 @@ int main(void)
 #define LARGE 9000
 #define NAMES 16
 
-/* --- the model --------------------------------------------------------------------------------------------------- */
+/* --- the model --------------------------------------------------------------------------------------------- */
 
 struct item {
     uint64_t bytes; /* or INTEGER */
@@ -64,7 +68,7 @@ struct model {
     uint64_t zero;  /* no task was unfinished at some moment since then */
 };
 
-/* --- scenarios ------------------------------------------------------------------------------------------------------ */
+/* --- scenarios --------------------------------------------------------------------------------------------- */
 
 struct scenario;
 typedef void effect(struct model *, const struct scenario *);
@@ -117,7 +121,7 @@ static jnq_box box;
 static bool sleeping_long;
 static uint64_t baseline; /* bytes used by an empty queue */
 
-/* --- time ------------------------------------------------------------------------------------------------------------ */
+/* --- time -------------------------------------------------------------------------------------------------- */
 
 #define TICK_NS 10000
 #define START_NS 500000000
@@ -136,7 +140,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 /* Of an operation that waits: after it spun, it sleeps once or twice. */
 static int64_t soon(void) { return sleeping_long ? JNQ_FOREVER : event_now() + 6 * TICK_NS; }
 
-/* --- items ----------------------------------------------------------------------------------------------------------- */
+/* --- items ------------------------------------------------------------------------------------------------- */
 
 static char texts[NAMES][LONGEST];
 
@@ -162,7 +166,7 @@ static bool holds(int64_t answer, struct item item)
            !memcmp(box.payload, text_of(item.name), item.bytes);
 }
 
-/* --- effects --------------------------------------------------------------------------------------------------------- */
+/* --- effects ----------------------------------------------------------------------------------------------- */
 
 static void appends(struct model *m, const struct scenario *s)
 {
@@ -220,7 +224,7 @@ static void cuts(struct model *m, const struct scenario *s)
     m->cut = 1;
 }
 
-/* --- what the parent does beforehand ------------------------------------------------------------------------------------ */
+/* --- what the parent does beforehand ----------------------------------------------------------------------- */
 
 static void put_one(uint64_t bytes)
 {
@@ -443,7 +447,7 @@ static void exhausted(void)
         appends(model, &(struct scenario){.bytes = LONGEST});
 }
 
-/* --- operations ------------------------------------------------------------------------------------------------------------ */
+/* --- operations -------------------------------------------------------------------------------------------- */
 
 static struct item next_item(void) { return (struct item){acting->bytes, model->next}; }
 
@@ -527,7 +531,7 @@ static void takes_and_cuts(struct model *m, const struct scenario *s)
     cuts(m, s);
 }
 
-/* --- processes that wait for an operation ---------------------------------------------------------------------------------- */
+/* --- processes that wait for an operation ------------------------------------------------------------------ */
 
 static void sleeper_gets(void)
 {
@@ -563,7 +567,7 @@ static void run_sleeper(void *arg)
     acting->sleeper();
 }
 
-/* --- a victim ---------------------------------------------------------------------------------------------------------------- */
+/* --- a victim ---------------------------------------------------------------------------------------------- */
 
 /* Where a victim stops before and after its operation. */
 void steps_begin(void);
@@ -736,7 +740,7 @@ static enum travel go(pid_t pid, const struct path *path, unsigned k)
     return pc == path->pc[k] ? ARRIVED : ASTRAY;
 }
 
-/* --- the verdict --------------------------------------------------------------------------------------------------------------- */
+/* --- the verdict ------------------------------------------------------------------------------------------- */
 
 static char blame[400];
 
@@ -770,7 +774,7 @@ static bool is_as(const struct model *m)
            c.unfinished == m->tasks - m->dones && q->sh->ended == m->ended && !q->sh->cut == !m->cut;
 }
 
-/* How many steps of the operation took effect, which the model follows; -1: the queue is in no state that it may be in. */
+/* How many steps of the operation took effect, which the model follows; -1: the queue is as it must never be. */
 static int settle(const struct scenario *s)
 {
     for (int n = 0;; n++) {
@@ -981,7 +985,7 @@ static bool wakes(const struct scenario *s, pid_t sleeper, int happened)
     return true;
 }
 
-/* --- kill points --------------------------------------------------------------------------------------------------------------- */
+/* --- kill points ------------------------------------------------------------------------------------------- */
 
 static struct scenario *scenario_named(const char *name);
 
@@ -1071,14 +1075,13 @@ struct tally {
 };
 
 static struct tally total;
-static const char *shown_name; /* for the watchdog */
-static unsigned shown_k;
+static char place[100]; /* what a failed check shows */
 
-static void never_ends(int number)
+static void set_place(const char *name, const char *when, unsigned k)
 {
-    (void)number;
-    fprintf(stderr, "%s: hangs after a kill before instruction %u\n", shown_name, shown_k);
-    fail(__FILE__, __LINE__, "hangs");
+    snprintf(place, sizeof place, "%s, %s %u", name, when, k);
+    running = place;
+    alarm(POINT_SECONDS);
 }
 
 /* What is left of the victim, which is dead. */
@@ -1115,9 +1118,7 @@ static void try_point(struct scenario *s, const struct path *path, unsigned k, s
 {
     struct stage stage = {0};
     uint64_t pc = 0;
-    shown_name = s->name;
-    shown_k = k;
-    alarm(POINT_SECONDS);
+    set_place(s->name, path ? "killed before" : "killed asleep", k);
     sleeping_long = !path;
     bool fine = set(s, &stage);
     if (fine && path) {
@@ -1147,9 +1148,7 @@ static bool first_run(struct scenario *s, struct path *path)
 {
     struct stage stage = {0};
     struct tally tally = {0};
-    shown_name = s->name;
-    shown_k = 0;
-    alarm(POINT_SECONDS);
+    set_place(s->name, "not killed", 0);
     sleeping_long = false;
     bool fine = set(s, &stage) && (explore(stage.victim, path, NULL) || blamed(__LINE__, "the victim crashed"));
     if (fine) {
@@ -1253,7 +1252,7 @@ static void run_scenario(struct scenario *s, unsigned stride, unsigned offset, c
     drop_path(&path);
 }
 
-/* --- moments ---------------------------------------------------------------------------------------------------------------------- */
+/* --- moments ----------------------------------------------------------------------------------------------- */
 
 static bool held(pthread_mutex_t *lock)
 {
@@ -1318,7 +1317,7 @@ static bool marking(struct jnq_shared *now, const struct jnq_shared *then)
 
 static bool queue_cut(struct jnq_shared *now, const struct jnq_shared *then) { return now->cut != then->cut; }
 
-/* --- the table ---------------------------------------------------------------------------------------------------------------------- */
+/* --- the table --------------------------------------------------------------------------------------------- */
 
 #define DEATH(scenario, moment)                                                                                        \
     {                                                                                                                  \
@@ -1482,7 +1481,7 @@ int main(int argc, char **argv)
         puts("ptrace is not permitted here");
         return SKIPPED;
     }
-    signal(SIGALRM, never_ends);
+    signal(SIGALRM, hangs);
     for (uint64_t name = 0; name < NAMES; name++)
         fill(texts[name], LONGEST, name);
     model = shared_memory(sizeof *model);
