@@ -11,8 +11,8 @@
  * A kill point: the parent makes a queue and brings it into the state of the scenario; a child runs the operation under
  * ptrace up to instruction k and gets SIGKILL; the parent judges. The child of the first run is stepped from the
  * beginning to the end, which gives the path; the others run freely up to a breakpoint near k and are stepped
- * from there. A `rep` instruction counts as one. `name+reap` are pairs of deaths: the second victim reaps after the first,
- * up to a random instruction.
+ * from there. A `rep` instruction counts as one. `name+reap` are pairs of deaths: the second victim reaps after the
+ * first, up to a random instruction.
  *
  * The path is the same each time, waiting included, because time is: in the child clock_gettime() is ours, and only
  * goes on when it is asked. It is so far back that no sleep lasts. What still differs (the length of numbers in
