@@ -6,13 +6,11 @@ test functions, if there is one (environment: tests/c/harness.h):
 
     python tests/test_c_units.py run thread futex heap [word]
 
-CC names the compiler; else it is cc or gcc. Two compilers or programs run at a time.
+CC names the compiler (cbuild.py). Two compilers or programs run at a time.
 """
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,55 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cbuild import DOORS, VARIANTS, call, can_link, compile_core, compile_program, first_failure
 
 pytestmark = pytest.mark.slow  # the first to be waited for comes after the core was compiled
 
-HERE = Path(__file__).resolve().parent / "c"
-CORE = HERE.parent.parent / "csrc"
-SOURCES = {path.stem.split("test_")[-1]: path for path in sorted(HERE.glob("*.c"))}
-
-CFLAGS = ["-std=gnu11", "-g", "-pthread", f"-I{CORE}"]
-CFLAGS += ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wstrict-prototypes", "-Wmissing-prototypes"]
-CFLAGS += ["-Werror"] if os.environ.get("JNQ_WERROR") else []  # in CI: another compiler may know other warnings
-ASAN = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-VARIANTS = {"plain": ["-O2"], "address": ["-O1", *ASAN], "thread": ["-O1", "-fsanitize=thread"]}
-DOORS = {"futex": [], "sem": ["-DJNQ_DOOR_SEM"]}
+SOURCES = {path.stem.split("test_")[-1]: path for path in sorted((Path(__file__).resolve().parent / "c").glob("*.c"))}
 LINK = {"event": ["-Wl,--wrap=door_wake"]}  # see the head of the test
-
-# What a developer's own environment must not decide: the tests bring the sanitizers' options along.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.endswith("SAN_OPTIONS")}
-
-
-def call(command, folder):
-    """Run a command; its exit code and all it wrote."""
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run([str(word) for word in command], cwd=folder, env=ENVIRONMENT, check=False, **output)
-    return done.returncode, done.stdout
-
-
-def compiler():
-    """The words that the compiler's command begins with."""
-    return shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or "gcc"]
-
-
-def can_link(folder, variant):
-    """Whether the compiler can link programs of this variant."""
-    source = folder / f"{variant}.c"
-    source.write_text("int main(void) { return 0; }\n")
-    return call([*compiler(), *VARIANTS[variant], "-o", source.with_suffix(""), source], folder)[0] == 0
-
-
-def compile_core(folder, variant, door):
-    """Make the folder and the core's object files in it."""
-    folder.mkdir()
-    flags = [*CFLAGS, *VARIANTS[variant], *DOORS[door]]
-    return call([*compiler(), *flags, "-c", *sorted(CORE.glob("*.c"))], folder)
 
 
 def compile_unit(folder, variant, door, unit):
     """Make the program of a unit in the folder of the core's object files."""
-    flags = [*CFLAGS, *VARIANTS[variant], *DOORS[door], *LINK.get(unit, [])]
-    return call([*compiler(), *flags, "-o", unit, SOURCES[unit], *sorted(folder.glob("*.o"))], folder)
+    return compile_program(folder, variant, door, unit, SOURCES[unit], *LINK.get(unit, []))
 
 
 def run_unit(folder, variant, unit, *words):
@@ -79,15 +39,6 @@ def run_unit(folder, variant, unit, *words):
     if fixed and subprocess.run([*fixed, "true"], capture_output=True, check=False).returncode:
         fixed = []  # not allowed in some containers
     return call([*fixed, folder / unit, *words], folder)
-
-
-def first_failure(*steps):
-    """Take the steps, functions that give an exit code and an output, until one fails."""
-    for step in steps:
-        code, output = step()
-        if code:
-            break
-    return code, output
 
 
 @pytest.fixture(scope="session")

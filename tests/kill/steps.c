@@ -1,0 +1,1494 @@
+/* steps: a process is killed before each single instruction of each operation, those of libc and those of a repair
+ * included; what it leaves must be whole, and those who live go on.
+ *
+ *     steps [stride [offset [word]]]    the word selects scenarios
+ *
+ * tries every stride-th instruction from offset % stride on. The living reap first, or first go on as if nothing had
+ * happened: each time the other; an offset greater by the stride exchanges the two.
+ *
+ * The last line is `kill points: N, failures: M`. Exit code 0: no failure, 1: some, SKIPPED: this machine cannot do it.
+ *
+ * A kill point: the parent makes a queue and brings it into the state of the scenario; a child runs the operation under
+ * ptrace up to instruction k and gets SIGKILL; the parent judges. The child of the first run is stepped from the
+ * beginning to the end, which gives the path; the others run freely up to a breakpoint near k and are stepped
+ * from there. A `rep` instruction counts as one. `name+reap` are pairs of deaths: the second victim reaps after the
+ * first, up to a random instruction.
+ *
+ * The path is the same each time, waiting included, because time is: in the child clock_gettime() is ours, and only
+ * goes on when it is asked. It is so far back that no sleep lasts. What still differs (the length of numbers in
+ * /proc, say) makes some victims die elsewhere than planned: they are judged like the others, and counted as astray.
+ *
+ * A scenario is a line of the table at the end. Its effect is told by a model of the queue: before the operation takes
+ * effect the queue is as the model says, afterwards as the model with the effect says, and never anything else. */
+#include "harness.h"
+
+#define SKIPPED 77
+
+#if !defined(__x86_64__) || !defined(__linux__)
+int main(void)
+{
+    puts("only x86-64 Linux is stepped");
+    return SKIPPED;
+}
+#else
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+
+#define POINT_SECONDS 20 /* for one kill point: more is a hang */
+#define SHOWN_FAILURES 5 /* of a scenario, which then ends */
+#define FORKED_EVERY 16  /* kill points, one is followed by a workload of two processes */
+#define PAIRS 3          /* times the stride: the instructions that are tried together with a second death */
+#define MAX_STEPS 300000
+
+#define INTEGER UINT64_MAX /* instead of a length */
+#define LONGEST 70000      /* payload */
+#define LARGE 9000
+#define NAMES 16
+
+/* --- the model --------------------------------------------------------------------------------------------- */
+
+struct item {
+    uint64_t bytes; /* or INTEGER */
+    uint64_t name;  /* which of the texts, modulo NAMES */
+};
+
+struct model {
+    struct item items[64]; /* queued, oldest first */
+    uint64_t count;        /* of them */
+    uint64_t returned;     /* so many of them, the first, were given back */
+    struct item in_hand;   /* the one taken last */
+    uint64_t puts, takes, dones, tasks;
+    uint64_t ended, cut;
+    uint64_t next;  /* name of the next item */
+    uint64_t since; /* of somebody who joins; 0: nobody */
+    uint64_t zero;  /* no task was unfinished at some moment since then */
+};
+
+/* --- scenarios --------------------------------------------------------------------------------------------- */
+
+struct scenario;
+typedef void effect(struct model *, const struct scenario *);
+
+/* Before each step's instruction: the shared state, and what it was before the operation. NULL stands for its end. */
+typedef bool moment(struct jnq_shared *now, const struct jnq_shared *then);
+
+struct path {
+    uint64_t *pc;  /* of each step; the last is the end of the operation */
+    uint32_t *nth; /* of equal ones */
+    uint32_t *via; /* the step where a breakpoint is best set on the way to this one */
+    unsigned steps;
+};
+
+/* An earlier death: in the operation of another scenario, whose setup is not run. */
+struct death {
+    const char *in;
+    moment *when;
+    struct path path; /* up to there at least */
+    uint32_t at;      /* step of it */
+};
+
+enum handle { ATTACHED, INHERITED };
+
+struct scenario {
+    const char *name;
+    uint64_t maxsize;
+    uint64_t segment;      /* bytes, if they must be few */
+    void (*setup)(void);   /* the parent's part */
+    void (*prepare)(void); /* the child's part */
+    effect *prepared;      /* of `prepare` */
+    int64_t (*operation)(void);
+    uint64_t bytes;         /* of the item that it puts */
+    int64_t result;         /* of the whole operation */
+    effect *effects[2];     /* steps in which the model changes */
+    enum handle handle;     /* that the child uses: an inherited one is not entered yet */
+    int64_t tick_ns;        /* how fast time goes; 0: TICK_NS */
+    int64_t start_ns;       /* when it begins; 0: START_NS */
+    bool sleeps;            /* also killed while it sleeps for long */
+    void (*sleeper)(void);  /* another process, which waits for the operation */
+    effect *awake;          /* what the sleeper does then */
+    struct death firsts[4]; /* in this order, before the operation */
+};
+
+static jnq_queue *q;                  /* the parent's handle; in a child, the child's */
+static struct model *model;           /* shared with the children */
+static volatile int64_t *outcome;     /* of the child's operation */
+static const struct scenario *acting; /* what the child does */
+static jnq_box box;
+static bool sleeping_long;
+static uint64_t baseline; /* bytes used by an empty queue */
+
+/* --- time -------------------------------------------------------------------------------------------------- */
+
+#define TICK_NS 10000
+#define START_NS 500000000
+
+static int64_t tick_ns, time_ns; /* tick_ns 0: real time */
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    if (!tick_ns)
+        return (int)syscall(SYS_clock_gettime, clock, now);
+    time_ns += tick_ns;
+    *now = (struct timespec){.tv_sec = time_ns / SECOND, .tv_nsec = time_ns % SECOND};
+    return 0;
+}
+
+/* Of an operation that waits: after it spun, it sleeps once or twice. */
+static int64_t soon(void) { return sleeping_long ? JNQ_FOREVER : event_now() + 6 * TICK_NS; }
+
+/* --- items ------------------------------------------------------------------------------------------------- */
+
+static char texts[NAMES][LONGEST];
+
+static const char *text_of(uint64_t name) { return texts[name % NAMES]; }
+
+static int64_t integer_of(uint64_t name) { return (int64_t)(name % NAMES) * 1234567 - 5000000; }
+
+static int put(struct item item, int64_t deadline)
+{
+    if (item.bytes == INTEGER)
+        return jnq_put_integer(q, integer_of(item.name), deadline);
+    return jnq_put(q, text_of(item.name), item.bytes, deadline);
+}
+
+/* Whether the box holds the item, and a get answered so. */
+static bool holds(int64_t answer, struct item item)
+{
+    if (!box.taken)
+        return false;
+    if (item.bytes == INTEGER)
+        return answer == JNQ_INTEGER_ZERO + integer_of(item.name);
+    return answer == (item.bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : (int64_t)item.bytes) && box.bytes == item.bytes &&
+           !memcmp(box.payload, text_of(item.name), item.bytes);
+}
+
+/* --- effects ----------------------------------------------------------------------------------------------- */
+
+static void appends(struct model *m, const struct scenario *s)
+{
+    CHECK_OP(m->count, <, sizeof m->items / sizeof *m->items);
+    m->items[m->count++] = (struct item){s->bytes, m->next++};
+    m->puts++;
+    m->tasks++;
+}
+
+static void takes(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    CHECK(m->count > 0);
+    m->in_hand = m->items[0];
+    memmove(m->items, m->items + 1, --m->count * sizeof *m->items);
+    if (m->returned)
+        m->returned--;
+    else
+        m->takes++;
+}
+
+static void returns(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    memmove(m->items + 1, m->items, m->count++ * sizeof *m->items);
+    m->items[0] = m->in_hand;
+    m->returned++;
+}
+
+static void finishes(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    m->zero |= ++m->dones == m->tasks;
+}
+
+static void finishes_two(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    m->dones++;
+    finishes(m, s);
+}
+
+static void ends(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    m->ended = 1;
+}
+
+static void cuts(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    m->tasks = m->puts - m->count;
+    m->zero |= m->dones == m->tasks;
+    m->count = m->returned = 0;
+    m->cut = 1;
+}
+
+/* --- what the parent does beforehand ----------------------------------------------------------------------- */
+
+static void put_one(uint64_t bytes)
+{
+    CHECK_EQ(put((struct item){bytes, model->next}, JNQ_NOW), JNQ_OK);
+    appends(model, &(struct scenario){.bytes = bytes});
+}
+
+static void get_one(void)
+{
+    CHECK(holds(jnq_get(q, &box, JNQ_NOW), model->items[0]));
+    takes(model, NULL);
+    jnq_release(&box);
+}
+
+static void unget_one(void)
+{
+    CHECK(holds(jnq_get(q, &box, JNQ_NOW), model->items[0]));
+    takes(model, NULL);
+    CHECK_EQ(jnq_unget(q, &box), JNQ_OK);
+    returns(model, NULL);
+}
+
+static void join_one(void)
+{
+    CHECK_EQ(jnq_join(q, &model->since, JNQ_NOW), JNQ_TIMEOUT);
+    CHECK(model->since != 0);
+    model->zero = 0;
+}
+
+static void short_items(void)
+{
+    put_one(20);
+    put_one(0);
+    put_one(INTEGER);
+}
+
+static void integers(void)
+{
+    put_one(INTEGER);
+    put_one(INTEGER);
+}
+
+static void large_items(void)
+{
+    put_one(LARGE);
+    put_one(LONGEST);
+}
+
+/* As many of the longest as a block takes. */
+static void full_block(void)
+{
+    for (unsigned i = 0; i < BLOCK_BYTES / JNQ_INLINE_BYTES - 1; i++)
+        put_one(JNQ_INLINE_BYTES);
+}
+
+/* The next get leaves a block. */
+static void spent_block(void)
+{
+    while (counters(q).used_bytes == BLOCK_BYTES) {
+        if (model->count)
+            get_one();
+        put_one(4000);
+    }
+    put_one(LARGE);
+}
+
+/* Not even a line is left. */
+static void brimful(void)
+{
+    while (q->sh->tail.pos < q->sh->tail.end) {
+        put_one(20);
+        get_one();
+    }
+}
+
+static void spent_block_then_large(void)
+{
+    brimful();
+    put_one(LARGE);
+}
+
+static void returned_items(void)
+{
+    static jnq_box first;
+    short_items();
+    CHECK_OP(jnq_get(q, &first, JNQ_NOW), >=, 0);
+    takes(model, NULL);
+    struct item item = model->in_hand;
+    unget_one();
+    CHECK_EQ(jnq_unget(q, &first), JNQ_OK);
+    model->in_hand = item;
+    returns(model, NULL);
+}
+
+static void returned_large(void)
+{
+    large_items();
+    unget_one();
+}
+
+/* Something of everything: blocks, extents, items in the front list. */
+static void backlog(void)
+{
+    put_one(LARGE);
+    put_one(20);
+    full_block();
+    put_one(JNQ_INLINE_BYTES);
+    put_one(LONGEST);
+    get_one();
+    unget_one();
+    put_one(INTEGER);
+}
+
+static void ended_backlog(void)
+{
+    backlog();
+    CHECK_EQ(jnq_shutdown(q, 0), JNQ_OK);
+    ends(model, NULL);
+}
+
+static void ended(void)
+{
+    CHECK_EQ(jnq_shutdown(q, 0), JNQ_OK);
+    ends(model, NULL);
+}
+
+static void announced(void)
+{
+    event_prepare(&q->sh->items);
+    event_prepare(&q->sh->space);
+    event_prepare(&q->sh->zero);
+}
+
+static void announced_backlog(void)
+{
+    backlog();
+    announced();
+}
+
+/* As if somebody had slept for long. */
+static void deep(void)
+{
+    announced();
+    event_deepen(&q->sh->items);
+    event_deepen(&q->sh->space);
+    event_deepen(&q->sh->zero);
+}
+
+static void deep_items(void)
+{
+    short_items();
+    deep();
+}
+
+static void two_in_hand(void)
+{
+    short_items();
+    get_one();
+    get_one();
+}
+
+/* The next task_done makes zero, and somebody joins. */
+static void one_to_zero(void)
+{
+    put_one(20);
+    get_one();
+    join_one();
+    announced();
+}
+
+static void deep_one_to_zero(void)
+{
+    one_to_zero();
+    deep();
+}
+
+/* The next put ends a zero that nobody has recorded. */
+static void unrecorded_zero(void)
+{
+    put_one(20);
+    get_one();
+    join_one();
+    q->sh->dones++;
+    finishes(model, NULL);
+}
+
+/* A warm run that is free between two that are used. */
+static void fragmented(void)
+{
+    put_one(LARGE);
+    put_one(LONGEST);
+    put_one(LARGE);
+    get_one();
+    get_one();
+}
+
+/* The heap holds more than it may keep, it believes. */
+static void overfull(void)
+{
+    fragmented();
+    put_one(LONGEST);
+    get_one();
+    q->sh->heap.free_warm += 1 << 20;
+}
+
+/* What is free would do for a large item only if it were in one piece. */
+static void scattered(void)
+{
+    uint64_t there = (q->sh->units - BLOCK_BYTES / q->sh->unit_bytes - 1) * q->sh->unit_bytes;
+    unsigned n = 0;
+    for (; there >= 2 * LONGEST; there -= 18 * 4096, n++)
+        put_one(LONGEST);
+    for (; n > 1; n--)
+        get_one();
+}
+
+static void exhausted(void)
+{
+    while (put((struct item){LONGEST, model->next}, JNQ_NOW) == JNQ_OK)
+        appends(model, &(struct scenario){.bytes = LONGEST});
+}
+
+/* --- operations -------------------------------------------------------------------------------------------- */
+
+static struct item next_item(void) { return (struct item){acting->bytes, model->next}; }
+
+static int64_t puts_now(void) { return put(next_item(), JNQ_NOW); }
+
+static int64_t puts_soon(void) { return put(next_item(), soon()); }
+
+static int64_t gets_now(void) { return jnq_get(q, &box, JNQ_NOW); }
+
+static int64_t gets_soon(void) { return jnq_get(q, &box, soon()); }
+
+static int64_t reports_done(void) { return jnq_task_done(q, 1); }
+
+static int64_t reports_two_done(void) { return jnq_task_done(q, 2); }
+
+static int64_t joins_now(void)
+{
+    uint64_t since = 0;
+    return jnq_join(q, &since, JNQ_NOW);
+}
+
+static int64_t joins_soon(void)
+{
+    uint64_t since = 0;
+    return jnq_join(q, &since, soon());
+}
+
+static int64_t ungets(void) { return jnq_unget(q, &box); }
+
+static int64_t releases(void)
+{
+    jnq_release(&box);
+    return 0;
+}
+
+static int64_t shuts_down(void) { return jnq_shutdown(q, 0); }
+
+static int64_t shuts_down_at_once(void) { return jnq_shutdown(q, 1); }
+
+static int64_t attaches(void)
+{
+    jnq_queue *other;
+    return jnq_attach(dup(jnq_fileno(q)), &other);
+}
+
+static int64_t detaches(void)
+{
+    jnq_detach(q);
+    return 0;
+}
+
+static int64_t reaps(void) { return jnq_reap(q); }
+
+static int64_t checks(void) { return jnq_check(q); }
+
+static int64_t counts(void)
+{
+    jnq_counters c;
+    jnq_count(q, &c);
+    return 0;
+}
+
+static void take_first(void) { CHECK(holds(jnq_get(q, &box, JNQ_NOW), model->items[0])); }
+
+static void take_to_rebox(void)
+{
+    take_first();
+    jnq_rebox(q, &box, text_of(model->items[0].name), model->items[0].bytes);
+}
+
+static void take_and_cut(void)
+{
+    take_first();
+    CHECK_EQ(jnq_shutdown(q, 1), JNQ_OK);
+}
+
+static void takes_and_cuts(struct model *m, const struct scenario *s)
+{
+    takes(m, s);
+    ends(m, s);
+    cuts(m, s);
+}
+
+/* --- processes that wait for an operation ------------------------------------------------------------------ */
+
+static void sleeper_gets(void)
+{
+    struct item item = next_item();
+    int64_t answer;
+    while ((answer = jnq_get(q, &box, JNQ_FOREVER)) == JNQ_INTERRUPTED)
+        ;
+    CHECK(holds(answer, item));
+    jnq_release(&box);
+}
+
+static void sleeper_puts(void)
+{
+    struct item item = next_item();
+    int rc;
+    while ((rc = put(item, JNQ_FOREVER)) == JNQ_INTERRUPTED)
+        ;
+    CHECK_EQ(rc, JNQ_OK);
+}
+
+static void sleeper_joins(void)
+{
+    uint64_t since = 0;
+    int rc;
+    while ((rc = jnq_join(q, &since, JNQ_FOREVER)) == JNQ_INTERRUPTED)
+        ;
+    CHECK_EQ(rc, JNQ_OK);
+}
+
+static void run_sleeper(void *arg)
+{
+    (void)arg;
+    acting->sleeper();
+}
+
+/* --- a victim ---------------------------------------------------------------------------------------------- */
+
+/* Where a victim stops before and after its operation. */
+void steps_begin(void);
+void steps_end(void);
+__asm__(".pushsection .text\n"
+        ".globl steps_begin\n.type steps_begin, @function\nsteps_begin: int3\nret\n.size steps_begin, . - steps_begin\n"
+        ".globl steps_end\n.type steps_end, @function\nsteps_end: int3\nret\n.size steps_end, . - steps_end\n"
+        ".popsection");
+
+#define PC offsetof(struct user, regs.rip)
+#define END ((uint64_t)(uintptr_t)steps_end)
+
+static void trace(int request, pid_t pid, uint64_t address, uint64_t data)
+{
+    if (ptrace((enum __ptrace_request)request, pid, (void *)address, (void *)data))
+        fail(__FILE__, __LINE__, strerror(errno));
+}
+
+static uint64_t pc_of(pid_t pid)
+{
+    errno = 0;
+    uint64_t pc = (uint64_t)ptrace(PTRACE_PEEKUSER, pid, (void *)PC, NULL);
+    CHECK_EQ(errno, 0);
+    return pc;
+}
+
+/* Lets the victim run until it traps; false if something else happened to it: then it is dead. */
+static bool resume(pid_t pid, int request)
+{
+    trace(request, pid, 0, 0);
+    int status = wait_status(pid);
+    if (WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP)
+        return true;
+    fprintf(stderr, "the victim got status %#x", (unsigned)status);
+    if (WIFSTOPPED(status)) {
+        fprintf(stderr, " at %#llx", (unsigned long long)pc_of(pid));
+        kill_child(pid);
+    }
+    fputc('\n', stderr);
+    return false;
+}
+
+enum travel { ARRIVED, ASTRAY, CRASHED };
+
+/* Lets the victim run to the instruction. */
+static enum travel run_to(pid_t pid, uint64_t pc)
+{
+    uint64_t word = *(uint64_t *)pc; /* its text is ours */
+    trace(PTRACE_POKETEXT, pid, pc, (word & ~0xffull) | 0xcc);
+    if (!resume(pid, PTRACE_CONT))
+        return CRASHED;
+    if (pc_of(pid) != pc + 1)
+        return ASTRAY; /* it is at the end */
+    trace(PTRACE_POKETEXT, pid, pc, word);
+    trace(PTRACE_POKEUSER, pid, PC, pc);
+    return ARRIVED;
+}
+
+/* One instruction on. False if the victim crashed. */
+static bool step(pid_t pid, uint64_t *pc)
+{
+    const unsigned char *text = (const unsigned char *)*pc;
+    uint64_t before = *pc;
+    if (!resume(pid, PTRACE_SINGLESTEP))
+        return false;
+    if ((*pc = pc_of(pid)) != before)
+        return true;
+    /* A `rep` in one of its rounds: a prefix, perhaps another, the opcode. */
+    *pc += (text[1] & 0xf0) == 0x40 ? 3 : 2;
+    return run_to(pid, *pc) == ARRIVED;
+}
+
+static void act(void)
+{
+    if (acting->handle == ATTACHED)
+        q = second_handle(q);
+    if (acting->prepare)
+        acting->prepare();
+    time_ns = acting->start_ns ? acting->start_ns : START_NS;
+    tick_ns = sleeping_long ? 0 : acting->tick_ns ? acting->tick_ns : TICK_NS;
+    steps_begin();
+    *outcome = acting->operation();
+    steps_end();
+}
+
+/* A child that stands before the first instruction of the operation. */
+static pid_t begin(const struct scenario *s)
+{
+    acting = s;
+    pid_t pid = fork();
+    CHECK_OP(pid, >=, 0);
+    if (!pid) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+            _exit(SKIPPED);
+        act();
+        _exit(0);
+    }
+    int status = wait_status(pid);
+    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+    trace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_EXITKILL);
+    if (s->prepared)
+        s->prepared(model, s);
+    return pid;
+}
+
+/* Steps the victim to the moment and notes its path. */
+static bool explore(pid_t pid, struct path *path, moment *when)
+{
+    struct jnq_shared *then = malloc(sizeof *then);
+    path->pc = malloc(MAX_STEPS * sizeof *path->pc);
+    CHECK(then && path->pc);
+    *then = *q->sh;
+    uint64_t pc = pc_of(pid);
+    path->steps = 0;
+    for (;;) {
+        CHECK_OP(path->steps, <, MAX_STEPS);
+        path->pc[path->steps] = pc;
+        if (pc == END || (when && when(q->sh, then)))
+            break;
+        path->steps++;
+        if (!step(pid, &pc))
+            return false;
+    }
+    free(then);
+    return !when || pc != END;
+}
+
+/* A breakpoint on the nth time that an address is reached costs about 3 n steps; finds the best for each step. */
+static void plan(struct path *path)
+{
+    unsigned n = path->steps + 1, best = 0, slots = 1;
+    while (slots < 2 * n)
+        slots *= 2;
+    struct {
+        uint64_t pc;
+        uint32_t count;
+    } *seen = calloc(slots, sizeof *seen);
+    path->nth = calloc(n, sizeof *path->nth);
+    path->via = calloc(n, sizeof *path->via);
+    CHECK(seen && path->nth && path->via);
+    for (unsigned i = 1; i < n; i++) { /* 0 is where it stands: no breakpoint is needed */
+        uint64_t slot = path->pc[i] * 0x9e3779b97f4a7c15u % slots;
+        while (seen[slot].count && seen[slot].pc != path->pc[i])
+            slot = (slot + 1) % slots;
+        seen[slot].pc = path->pc[i];
+        path->nth[i] = ++seen[slot].count;
+        if (3ll * path->nth[i] - i < 3ll * path->nth[best] - best && path->pc[i] != END)
+            best = i;
+        path->via[i] = best;
+    }
+    free(seen);
+}
+
+/* Brings the victim before the k-th instruction of the path. */
+static enum travel go(pid_t pid, const struct path *path, unsigned k)
+{
+    uint32_t at_step = path->via[k];
+    uint64_t pc = path->pc[at_step];
+    for (uint32_t hits = path->nth[at_step]; hits; hits--) {
+        enum travel travel = run_to(pid, pc);
+        if (travel != ARRIVED)
+            return travel;
+        if (hits > 1 && !step(pid, &(uint64_t){pc}))
+            return CRASHED;
+    }
+    for (; at_step < k && pc != END; at_step++)
+        if (!step(pid, &pc))
+            return CRASHED;
+    return pc == path->pc[k] ? ARRIVED : ASTRAY;
+}
+
+/* --- the verdict ------------------------------------------------------------------------------------------- */
+
+static char blame[400];
+
+static bool blamed(int line, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int n = snprintf(blame, sizeof blame, "line %d: ", line);
+    vsnprintf(blame + n, sizeof blame - (size_t)n, format, args);
+    va_end(args);
+    return false;
+}
+
+#define EXPECT(condition)                                                                                              \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            return blamed(__LINE__, "%s", #condition);                                                                 \
+    } while (0)
+
+#define EXPECT_EQ(a, b)                                                                                                \
+    do {                                                                                                               \
+        long long left_ = (long long)(a), right_ = (long long)(b);                                                     \
+        if (left_ != right_)                                                                                           \
+            return blamed(__LINE__, "%s == %s: %lld, %lld", #a, #b, left_, right_);                                    \
+    } while (0)
+
+static bool is_as(const struct model *m)
+{
+    jnq_counters c = counters(q);
+    return c.puts == m->puts && c.takes == m->takes && c.dones == m->dones && c.queued == m->count &&
+           c.unfinished == m->tasks - m->dones && q->sh->ended == m->ended && !q->sh->cut == !m->cut;
+}
+
+/* How many steps of the operation took effect, which the model follows; -1: the queue is as it must never be. */
+static int settle(const struct scenario *s)
+{
+    for (int n = 0;; n++) {
+        if (is_as(model))
+            return n;
+        if (n == 2 || !s->effects[n])
+            return -1;
+        s->effects[n](model, s);
+    }
+}
+
+/* The same beside a sleeper, which changes another word. */
+static int settle_beside(const struct scenario *s)
+{
+    struct model after = *model;
+    s->effects[0](&after, s);
+    jnq_counters c = counters(q);
+    uint64_t is = after.puts != model->puts ? c.puts : after.takes != model->takes ? c.takes : c.dones;
+    uint64_t was = after.puts != model->puts ? model->puts : after.takes != model->takes ? model->takes : model->dones;
+    if (is == was)
+        return 0;
+    *model = after;
+    return is == was + 1 ? 1 : -1;
+}
+
+static bool put_and_get(struct item item, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        EXPECT_EQ(put((struct item){item.bytes, item.name + i}, JNQ_NOW), JNQ_OK);
+    EXPECT_EQ(jnq_qsize(q), n);
+    for (unsigned i = 0; i < n; i++) {
+        EXPECT(holds(jnq_get(q, &box, JNQ_NOW), ((struct item){item.bytes, item.name + i})));
+        jnq_release(&box);
+        EXPECT_EQ(box.taken, 0);
+        EXPECT_EQ(jnq_task_done(q, 1), JNQ_OK);
+    }
+    return true;
+}
+
+static const uint64_t lengths[] = {INTEGER, 20, LARGE, 0, JNQ_INLINE_BYTES, 30000};
+#define LENGTHS (sizeof lengths / sizeof *lengths)
+
+/* Of this process. */
+static bool workload(void)
+{
+    unsigned room = jnq_maxsize(q) ? (unsigned)jnq_maxsize(q) : 9, items = 0, n;
+    jnq_counters before = counters(q);
+    for (unsigned i = 0; i < LENGTHS; i++, items += n) {
+        n = room < 2 ? 1 : 2;
+        if (!put_and_get((struct item){lengths[i], i}, n))
+            return false;
+    }
+    n = room < 6 ? room : 6;
+    if (!put_and_get((struct item){LARGE, 0}, n)) /* all of them in memory at once */
+        return false;
+    items += n;
+    for (unsigned left = 9; left; left -= n, items += n) { /* goes on to another block */
+        n = left < room ? left : room;
+        if (!put_and_get((struct item){JNQ_INLINE_BYTES, left}, n))
+            return false;
+    }
+    jnq_counters after = counters(q);
+    EXPECT_EQ(after.puts, before.puts + items);
+    EXPECT_EQ(after.takes, before.takes + items);
+    EXPECT_EQ(after.dones, before.dones + items);
+    return true;
+}
+
+#define SHARED_ITEMS 50
+
+static void put_many(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < SHARED_ITEMS; i++) {
+        int rc;
+        while ((rc = put((struct item){lengths[i % LENGTHS], i}, JNQ_FOREVER)) == JNQ_INTERRUPTED)
+            ;
+        CHECK_EQ(rc, JNQ_OK);
+    }
+}
+
+static bool get_many(void)
+{
+    for (unsigned i = 0; i < SHARED_ITEMS; i++) {
+        int64_t answer;
+        while ((answer = jnq_get(q, &box, JNQ_FOREVER)) == JNQ_INTERRUPTED)
+            ;
+        EXPECT(holds(answer, ((struct item){lengths[i % LENGTHS], i})));
+        jnq_release(&box);
+        EXPECT_EQ(jnq_task_done(q, 1), JNQ_OK);
+    }
+    return true;
+}
+
+static void get_many_or_fail(void *arg)
+{
+    (void)arg;
+    if (!get_many())
+        fail(__FILE__, __LINE__, blame);
+}
+
+/* Of this process and another, once in each direction. */
+static bool shared_workload(void)
+{
+    jnq_counters before = counters(q);
+    pid_t pid = start_child(put_many, NULL);
+    bool whole = get_many();
+    EXPECT_EQ(wait_status(pid), 0);
+    if (!whole)
+        return false;
+    pid = start_child(get_many_or_fail, NULL);
+    put_many(NULL);
+    uint64_t since = 0;
+    int rc;
+    while ((rc = jnq_join(q, &since, JNQ_FOREVER)) == JNQ_INTERRUPTED)
+        ;
+    EXPECT_EQ(rc, JNQ_OK);
+    EXPECT_EQ(wait_status(pid), 0);
+    jnq_counters after = counters(q);
+    EXPECT_EQ(after.puts, before.puts + 2 * SHARED_ITEMS);
+    EXPECT_EQ(after.takes, before.takes + 2 * SHARED_ITEMS);
+    EXPECT_EQ(after.dones, before.dones + 2 * SHARED_ITEMS);
+    EXPECT_EQ(after.unfinished, 0);
+    return true;
+}
+
+/* Frees what the dead held; nothing else changes. */
+static bool is_reaped(void)
+{
+    EXPECT_EQ(jnq_reap(q), JNQ_OK);
+    EXPECT_EQ(jnq_check(q), 0);
+    EXPECT(is_as(model));
+    EXPECT_EQ(counters(q).processes, 1);
+    return true;
+}
+
+/* Every item that is queued is whole and in its place. What the dead had in hand is reported done. */
+static bool is_emptied(void)
+{
+    if (model->since) { /* a zero is seen even after another put has ended it */
+        if (!model->ended) {
+            EXPECT_EQ(put((struct item){20, model->next}, JNQ_NOW), JNQ_OK);
+            appends(model, &(struct scenario){.bytes = 20});
+        }
+        EXPECT_EQ(jnq_join(q, &model->since, JNQ_NOW), model->zero ? JNQ_OK : JNQ_TIMEOUT);
+    }
+    while (model->count) {
+        EXPECT(holds(jnq_get(q, &box, JNQ_NOW), model->items[0]));
+        takes(model, NULL);
+        jnq_release(&box);
+        EXPECT_EQ(jnq_task_done(q, 1), JNQ_OK);
+        finishes(model, NULL);
+        EXPECT(is_as(model));
+    }
+    EXPECT_EQ(jnq_get(q, &box, JNQ_NOW), model->ended ? JNQ_SHUTDOWN : JNQ_EMPTY);
+    if (model->tasks > model->dones)
+        EXPECT_EQ(jnq_task_done(q, model->tasks - model->dones), JNQ_OK);
+    model->dones = model->tasks;
+    EXPECT(is_as(model));
+    EXPECT_EQ(jnq_task_done(q, 1), JNQ_TOO_MANY_DONE);
+    uint64_t since = 0;
+    EXPECT_EQ(jnq_join(q, &since, JNQ_NOW), JNQ_OK);
+    return true;
+}
+
+/* Of a queue that is empty. */
+static bool is_usable(bool with_others)
+{
+    if (model->ended) {
+        EXPECT_EQ(jnq_put_integer(q, 1, JNQ_NOW), JNQ_SHUTDOWN);
+        return true;
+    }
+    jnq_counters before = counters(q);
+    if (!workload() || (with_others && !shared_workload()))
+        return false;
+    uint64_t items = counters(q).puts - before.puts;
+    model->puts += items, model->takes += items, model->dones += items, model->tasks += items;
+    return true;
+}
+
+static bool leaks_nothing(void)
+{
+    EXPECT_EQ(counters(q).used_bytes, model->ended && !model->cut ? idle_bytes(q) : baseline);
+    return true;
+}
+
+/* Of what the dead have left. Others find it either in order or as it is. */
+static bool is_whole(bool reaped_first, bool with_others)
+{
+    if (reaped_first && !is_reaped())
+        return false;
+    return is_emptied() && is_usable(with_others) && is_reaped() && leaks_nothing();
+}
+
+/* The sleeper, and who else comes too late. */
+static bool wakes(const struct scenario *s, pid_t sleeper, int happened)
+{
+    if (!happened) {
+        acting = s;
+        EXPECT_EQ(s->operation(), s->result);
+        if (box.taken)
+            jnq_release(&box);
+        s->effects[0](model, s);
+    }
+    EXPECT_EQ(wait_status(sleeper), 0);
+    if (s->awake)
+        s->awake(model, s);
+    return true;
+}
+
+/* --- kill points ------------------------------------------------------------------------------------------- */
+
+static struct scenario *scenario_named(const char *name);
+
+/* What a kill point plays with. */
+struct stage {
+    pid_t victim, sleeper;
+};
+
+/* All is as the scenario wants it, the earlier deaths included, and the victim stands before its operation. False if
+ * it did not come to that. */
+static bool set(struct scenario *s, struct stage *stage)
+{
+    pid_t earlier[4];
+    *model = (struct model){0};
+    *outcome = -1000;
+    q = s->segment ? make_small_queue(s->maxsize, s->segment) : make_queue(s->maxsize);
+    baseline = BLOCK_BYTES;
+    if (s->setup)
+        s->setup();
+    acting = s;
+    if (s->sleeper) {
+        stage->sleeper = start_child(run_sleeper, NULL);
+        while (state_of(stage->sleeper) != 'S' ||
+               !(load_sc(&q->sh->items.announced) | load_sc(&q->sh->space.announced) | load_sc(&q->sh->zero.announced)))
+            sched_yield();
+    }
+    /* All begin before anybody dies: who comes buries the dead. */
+    stage->victim = begin(s);
+    struct item in_hand = model->in_hand;
+    for (unsigned i = 0; i < 4 && s->firsts[i].in; i++)
+        earlier[i] = begin(scenario_named(s->firsts[i].in));
+    for (unsigned i = 0; i < 4 && s->firsts[i].in; i++) {
+        struct path *path = &s->firsts[i].path;
+        if (path->via) {
+            if (go(earlier[i], path, s->firsts[i].at) == CRASHED)
+                return blamed(__LINE__, "an earlier victim crashed");
+        } else {
+            if (!explore(earlier[i], path, s->firsts[i].when))
+                return blamed(__LINE__, "the moment in %s never came", s->firsts[i].in);
+            plan(path);
+            s->firsts[i].at = path->steps;
+        }
+        kill_child(earlier[i]);
+        if (settle(scenario_named(s->firsts[i].in)) < 0)
+            return blamed(__LINE__, "neither as before nor as after %s", s->firsts[i].in);
+    }
+    model->in_hand = in_hand;
+    return true;
+}
+
+static void put_down(pid_t pid)
+{
+    if (!pid || waitpid(pid, NULL, WNOHANG))
+        return; /* there is none, or it is dead */
+    kill(pid, SIGKILL);
+    wait_status(pid);
+}
+
+static void strike(const struct stage *stage)
+{
+    put_down(stage->victim);
+    put_down(stage->sleeper);
+    under_test = NULL;
+    jnq_detach(q);
+    q = NULL;
+}
+
+static void show_place(uint64_t pc)
+{
+    Dl_info info;
+    if (!dladdr((void *)pc, &info) || !info.dli_fname)
+        return;
+    uint64_t offset = pc - (uint64_t)(uintptr_t)info.dli_fbase;
+    fprintf(stderr, "  at %s + %#llx, in %s\n", info.dli_fname, (unsigned long long)offset,
+            info.dli_sname ? info.dli_sname : "?");
+    char command[600];
+    snprintf(command, sizeof command, "addr2line -f -i -p -e '%s' %#llx >&2 2>/dev/null", info.dli_fname,
+             (unsigned long long)offset);
+    fflush(NULL);
+    if (system(command))
+        fprintf(stderr, "  (no addr2line)\n");
+}
+
+struct tally {
+    unsigned number; /* of the kill point: decides how it is judged */
+    unsigned points, not, half, wholly, astray, failures;
+};
+
+static struct tally total;
+static char place[100]; /* what a failed check shows */
+
+static void set_place(const char *name, const char *when, unsigned k)
+{
+    snprintf(place, sizeof place, "%s, %s %u", name, when, k);
+    running = place;
+    alarm(POINT_SECONDS);
+}
+
+/* What is left of the victim, which is dead. */
+static bool judge(const struct scenario *s, const struct stage *stage, struct tally *tally)
+{
+    int happened = s->sleeper ? settle_beside(s) : settle(s);
+    if (happened < 0)
+        return blamed(__LINE__, "neither as before nor as after");
+    if (!happened)
+        tally->not ++;
+    else if (happened == 1 && s->effects[1])
+        tally->half++;
+    else
+        tally->wholly++;
+    if (s->sleeper && !wakes(s, stage->sleeper, happened))
+        return false;
+    return is_whole(tally->number % 2, tally->number % FORKED_EVERY == 0);
+}
+
+static void report(const struct scenario *s, unsigned k, unsigned steps, uint64_t pc, struct tally *tally)
+{
+    tally->failures++;
+    fprintf(stderr, "%s: killed before instruction %u of %u: %s\n", s->name, k, steps, blame);
+    if (pc)
+        show_place(pc);
+    dump(q);
+    fprintf(stderr, "  the model: puts %llu takes %llu dones %llu queued %llu unfinished %llu; check %d\n",
+            (unsigned long long)model->puts, (unsigned long long)model->takes, (unsigned long long)model->dones,
+            (unsigned long long)model->count, (unsigned long long)(model->tasks - model->dones), jnq_check(q));
+}
+
+/* Kills the victim before the k-th instruction, or, without a path, while it sleeps. */
+static void try_point(struct scenario *s, const struct path *path, unsigned k, struct tally *tally)
+{
+    struct stage stage = {0};
+    uint64_t pc = 0;
+    set_place(s->name, path ? "killed before" : "killed asleep", k);
+    sleeping_long = !path;
+    bool fine = set(s, &stage);
+    if (fine && path) {
+        enum travel travel = go(stage.victim, path, k);
+        if (travel == CRASHED) {
+            fine = blamed(__LINE__, "the victim crashed");
+        } else {
+            pc = pc_of(stage.victim);
+            tally->astray += travel == ASTRAY;
+            kill_child(stage.victim);
+        }
+    } else if (fine) {
+        trace(PTRACE_CONT, stage.victim, 0, 0);
+        while (state_of(stage.victim) != 'S')
+            sched_yield();
+        kill_child(stage.victim);
+    }
+    tally->points++;
+    tally->number++;
+    if (!fine || !judge(s, &stage, tally))
+        report(s, k, path ? path->steps : 0, pc, tally);
+    strike(&stage);
+}
+
+/* Finds the path of the victim, which comes to the end; only here the operation's result is looked at. */
+static bool first_run(struct scenario *s, struct path *path)
+{
+    struct stage stage = {0};
+    struct tally tally = {0};
+    set_place(s->name, "not killed", 0);
+    sleeping_long = false;
+    bool fine = set(s, &stage) && (explore(stage.victim, path, NULL) || blamed(__LINE__, "the victim crashed"));
+    if (fine) {
+        kill_child(stage.victim);
+        if (*outcome != s->result)
+            fine = blamed(__LINE__, "result %lld instead of %lld", (long long)*outcome, (long long)s->result);
+        else if (!judge(s, &stage, &tally))
+            fine = false;
+        else if (s->effects[0] && !tally.wholly)
+            fine = blamed(__LINE__, "it did not happen");
+    }
+    if (!fine)
+        report(s, path->steps, path->steps, 0, &tally);
+    else
+        plan(path);
+    strike(&stage);
+    return fine;
+}
+
+static void drop_path(struct path *path)
+{
+    free(path->pc);
+    free(path->nth);
+    free(path->via);
+    *path = (struct path){0};
+}
+
+static void show(const char *name, unsigned steps, const struct tally *tally, int64_t began)
+{
+    alarm(0);
+    printf("%-34s %6u instructions %6u kill points: %6u before, %6u after", name, steps, tally->points, tally->not,
+           tally->wholly);
+    if (tally->half)
+        printf(", %u in between", tally->half);
+    if (tally->astray)
+        printf(", %u astray", tally->astray);
+    printf(", %u failures; %.1f s\n", tally->failures, (double)(event_now() - began) / SECOND);
+    fflush(stdout);
+    total.points += tally->points;
+    total.failures += tally->failures;
+}
+
+/* The path of a reap that has everything to repair, for the second of two victims. */
+static const struct path *reap_path(void)
+{
+    static struct path path;
+    if (!path.steps && !first_run(scenario_named("reap_after_all"), &path))
+        fail(__FILE__, __LINE__, "no reap");
+    return &path;
+}
+
+/* Any two deaths: one at this operation's instructions, the other at a random one of the reap that follows. */
+static void run_pairs(const struct scenario *s, const char *name, const struct path *path, unsigned stride,
+                      unsigned offset)
+{
+    struct scenario second = *scenario_named("reap");
+    struct tally tally = {.number = offset / stride};
+    uint64_t random = random_state(offset);
+    const struct path *then = reap_path();
+    int64_t began = event_now();
+    second.name = name;
+    second.maxsize = s->maxsize;
+    second.segment = s->segment;
+    second.setup = s->setup;
+    for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride) {
+        second.firsts[0] = (struct death){.in = s->name, .path = *path, .at = (uint32_t)k};
+        try_point(&second, then, (unsigned)below(&random, then->steps + 1), &tally);
+    }
+    show(name, path->steps, &tally, began);
+}
+
+static void run_points(struct scenario *s, const struct path *path, unsigned stride, unsigned offset, int64_t began)
+{
+    struct tally tally = {.number = offset / stride};
+    for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride)
+        try_point(s, path, (unsigned)k, &tally);
+    if (s->sleeps && tally.failures < SHOWN_FAILURES)
+        try_point(s, NULL, 0, &tally);
+    show(s->name, path->steps, &tally, began);
+}
+
+static void run_scenario(struct scenario *s, unsigned stride, unsigned offset, const char *word)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s+reap", s->name);
+    bool points = strstr(s->name, word), pairs = strstr(name, word) && !s->firsts[0].in && !s->sleeper;
+    struct path path = {0};
+    int64_t began = event_now();
+    if (!points && !pairs)
+        return;
+    if (first_run(s, &path)) {
+        if (points)
+            run_points(s, &path, stride, offset, began);
+        if (pairs)
+            run_pairs(s, name, &path, PAIRS * stride, offset);
+    } else {
+        total.failures++;
+    }
+    for (unsigned i = 0; i < 4; i++)
+        drop_path(&s->firsts[i].path);
+    drop_path(&path);
+}
+
+/* --- moments ----------------------------------------------------------------------------------------------- */
+
+static bool held(pthread_mutex_t *lock)
+{
+    if (pthread_mutex_trylock(lock))
+        return true;
+    pthread_mutex_unlock(lock);
+    return false;
+}
+
+static bool item_put(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->puts != then->puts && held(&now->tail.lock);
+}
+
+static bool block_linked(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->tail.block != then->tail.block;
+}
+
+static bool item_taken(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->takes != then->takes && held(&now->head.lock);
+}
+
+static bool block_left(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->head.block != then->head.block;
+}
+
+static bool front_left(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->head.front != then->head.front && held(&now->head.lock);
+}
+
+static bool hints_changed(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    bool changed = now->heap.top != then->heap.top || now->heap.rover[0] != then->heap.rover[0] ||
+                   memcmp(now->heap.recent, then->heap.recent, sizeof now->heap.recent);
+    return changed && held(&now->heap.lock);
+}
+
+static bool extent_staged(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->heap.used != then->heap.used;
+}
+
+static bool entry_counted(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->procs.count != then->procs.count && held(&now->procs.lock);
+}
+
+static bool dead_buried(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->procs.deaths != then->procs.deaths && held(&now->procs.lock);
+}
+
+static bool marking(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    (void)then;
+    return held(&now->heap.lock);
+}
+
+static bool queue_cut(struct jnq_shared *now, const struct jnq_shared *then) { return now->cut != then->cut; }
+
+/* --- the table --------------------------------------------------------------------------------------------- */
+
+#define DEATH(scenario, moment)                                                                                        \
+    {                                                                                                                  \
+        .in = scenario, .when = moment                                                                                 \
+    }
+
+static struct scenario scenarios[] = {
+    /* put */
+    {"put", .operation = puts_now, .bytes = 20, .effects = {appends}},
+    {"put_empty", .operation = puts_now, .bytes = 0, .effects = {appends}, .setup = short_items},
+    {"put_longest_inline", .operation = puts_now, .bytes = JNQ_INLINE_BYTES, .effects = {appends}},
+    {"put_integer", .operation = puts_now, .bytes = INTEGER, .effects = {appends}},
+    {"put_large", .operation = puts_now, .bytes = LARGE, .effects = {appends}},
+    {"put_larger", .operation = puts_now, .bytes = LONGEST, .effects = {appends}},
+    {"put_large_warm", .setup = fragmented, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
+    {"put_growing", .setup = full_block, .operation = puts_now, .bytes = JNQ_INLINE_BYTES, .effects = {appends}},
+    {"put_large_growing", .setup = brimful, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
+    {"put_for_somebody", .setup = announced, .operation = puts_now, .bytes = 20, .effects = {appends}},
+    {"put_for_long_sleepers", .setup = deep, .operation = puts_now, .bytes = 20, .effects = {appends}},
+    {"put_ending_a_zero", .setup = unrecorded_zero, .operation = puts_now, .bytes = 20, .effects = {appends}},
+    {"put_refused_full", .maxsize = 2, .setup = integers, .operation = puts_now, .bytes = LARGE, .result = JNQ_FULL},
+    {"put_refused_ended", .setup = ended, .operation = puts_now, .bytes = LARGE, .result = JNQ_SHUTDOWN},
+    {"put_refused_no_memory", .segment = 4 << 20, .setup = exhausted, .operation = puts_now, .bytes = LONGEST,
+     .result = JNQ_NO_MEMORY},
+    {"put_scattered", .segment = 4 << 20, .setup = scattered, .operation = puts_now, .bytes = LONGEST,
+     .effects = {appends}},
+    {"put_waiting", .maxsize = 2, .setup = integers, .operation = puts_soon, .bytes = 20, .result = JNQ_FULL,
+     .sleeps = true},
+    {"put_large_waiting", .maxsize = 2, .setup = integers, .operation = puts_soon, .bytes = LARGE, .result = JNQ_FULL,
+     .sleeps = true},
+    /* get */
+    {"get", .setup = short_items, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"get_integer", .setup = integers, .operation = gets_now, .result = JNQ_INTEGER_ZERO - 5000000, .effects = {takes}},
+    {"get_large", .setup = large_items, .operation = gets_now, .result = JNQ_LARGE, .effects = {takes}},
+    {"get_returned", .setup = returned_items, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"get_returned_large", .setup = returned_large, .operation = gets_now, .result = JNQ_LARGE, .effects = {takes}},
+    {"get_leaving_a_block", .setup = spent_block, .operation = gets_now, .result = 4000, .effects = {takes}},
+    {"get_large_leaving_a_block", .setup = spent_block_then_large, .operation = gets_now, .result = JNQ_LARGE,
+     .effects = {takes}},
+    {"get_for_somebody", .setup = announced_backlog, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"get_for_long_sleepers", .setup = deep_items, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"get_empty", .operation = gets_now, .result = JNQ_EMPTY},
+    {"get_ended", .setup = ended, .operation = gets_now, .result = JNQ_SHUTDOWN},
+    {"get_waiting", .operation = gets_soon, .result = JNQ_EMPTY, .sleeps = true},
+    {"get_waiting_for_long", .operation = gets_soon, .result = JNQ_EMPTY, .tick_ns = 400000000},
+    /* unget, release */
+    {"unget", .setup = short_items, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"unget_large", .setup = large_items, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"unget_again", .setup = returned_items, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"unget_reboxed", .setup = short_items, .prepare = take_to_rebox, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"unget_cut", .setup = large_items, .prepare = take_and_cut, .prepared = takes_and_cuts, .operation = ungets,
+     .effects = {finishes}},
+    {"release", .setup = large_items, .prepare = take_first, .prepared = takes, .operation = releases},
+    {"release_giving_back", .setup = overfull, .prepare = take_first, .prepared = takes, .operation = releases},
+    /* task_done, join */
+    {"task_done", .setup = two_in_hand, .operation = reports_done, .effects = {finishes}},
+    {"task_done_two", .setup = two_in_hand, .operation = reports_two_done, .effects = {finishes_two}},
+    {"task_done_to_zero", .setup = one_to_zero, .operation = reports_done, .effects = {finishes}},
+    {"task_done_for_long_sleepers", .setup = deep_one_to_zero, .operation = reports_done, .effects = {finishes}},
+    {"task_done_too_many", .operation = reports_done, .result = JNQ_TOO_MANY_DONE},
+    {"join", .operation = joins_now},
+    {"join_unfinished", .setup = two_in_hand, .operation = joins_now, .result = JNQ_TIMEOUT},
+    {"join_waiting", .setup = one_to_zero, .operation = joins_soon, .result = JNQ_TIMEOUT, .sleeps = true},
+    /* shutdown */
+    {"shutdown", .setup = announced_backlog, .operation = shuts_down, .effects = {ends}},
+    {"shutdown_for_long_sleepers", .setup = deep, .operation = shuts_down, .effects = {ends}},
+    {"shutdown_immediate", .setup = backlog, .operation = shuts_down_at_once, .effects = {ends, cuts}},
+    {"shutdown_immediate_ended", .setup = ended_backlog, .operation = shuts_down_at_once, .effects = {cuts}},
+    {"shutdown_immediate_to_zero", .setup = announced, .operation = shuts_down_at_once, .effects = {ends, cuts}},
+    /* coming and going */
+    {"attach", .setup = short_items, .operation = attaches, .handle = INHERITED},
+    {"enter_put", .setup = short_items, .operation = puts_now, .bytes = 20, .effects = {appends}, .handle = INHERITED},
+    {"enter_get", .setup = backlog, .operation = gets_now, .result = 20, .effects = {takes}, .handle = INHERITED},
+    {"detach", .setup = short_items, .operation = detaches},
+    {"detach_inherited", .setup = short_items, .operation = detaches, .handle = INHERITED},
+    /* looking */
+    {"reap", .setup = backlog, .operation = reaps},
+    {"check", .setup = backlog, .operation = checks},
+    {"count", .setup = backlog, .operation = counts},
+    /* a second death, in the repair after the first */
+    {"put_after_put", .setup = short_items, .operation = puts_now, .bytes = 20, .effects = {appends},
+     .firsts = {DEATH("put", item_put)}},
+    {"put_after_growing", .setup = full_block, .operation = puts_now, .bytes = 20, .effects = {appends},
+     .firsts = {DEATH("put_growing", block_linked)}},
+    {"get_after_get", .setup = short_items, .operation = gets_now, .result = 0, .effects = {takes},
+     .firsts = {DEATH("get", item_taken)}},
+    {"get_after_leaving", .setup = spent_block, .operation = gets_now, .result = 4000, .effects = {takes},
+     .firsts = {DEATH("get_leaving_a_block", block_left)}},
+    {"unget_after_front", .setup = returned_items, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}, .firsts = {DEATH("get_returned", front_left)}},
+    {"put_large_after_put_large", .setup = fragmented, .operation = puts_now, .bytes = LARGE, .effects = {appends},
+     .firsts = {DEATH("put_large", hints_changed)}},
+    {"release_after_put_large", .setup = fragmented, .prepare = take_first, .prepared = takes, .operation = releases,
+     .firsts = {DEATH("put_large", hints_changed)}},
+    {"enter_after_enter", .setup = short_items, .operation = puts_now, .bytes = 20, .effects = {appends},
+     .handle = INHERITED, .firsts = {DEATH("enter_put", entry_counted)}},
+    {"shutdown_after_put_and_get", .setup = large_items, .operation = shuts_down_at_once, .effects = {ends, cuts},
+     .firsts = {DEATH("put", item_put), DEATH("get_large", item_taken)}},
+    {"shutdown_after_shutdown", .setup = backlog, .operation = shuts_down_at_once,
+     .firsts = {DEATH("shutdown_immediate", queue_cut)}},
+    {"reap_after_staging", .setup = backlog, .operation = reaps, .firsts = {DEATH("put_large", extent_staged)}},
+    {"reap_after_lending", .setup = large_items, .operation = reaps, .firsts = {DEATH("get_large", NULL)}},
+    {"reap_after_leaving", .setup = spent_block, .operation = reaps,
+     .firsts = {DEATH("get_leaving_a_block", block_left)}},
+    {"reap_after_cut", .setup = backlog, .operation = reaps, .firsts = {DEATH("shutdown_immediate", queue_cut)}},
+    {"reap_after_reap", .setup = large_items, .operation = reaps,
+     .firsts = {DEATH("get_large", NULL), DEATH("reap", marking)}},
+    {"reap_after_all", .setup = full_block, .operation = reaps,
+     .firsts = {DEATH("put_growing", block_linked), DEATH("get", item_taken), DEATH("put_large", hints_changed),
+                DEATH("enter_put", dead_buried)}},
+    {"enter_after_all", .setup = full_block, .operation = gets_now, .result = JNQ_INLINE_BYTES, .effects = {takes},
+     .handle = INHERITED,
+     .firsts = {DEATH("put_growing", block_linked), DEATH("get", item_taken), DEATH("put_large", hints_changed)}},
+    {"get_waiting_after_put_large", .operation = gets_soon, .result = JNQ_EMPTY, .start_ns = 2 * SECOND,
+     .firsts = {DEATH("put_large", extent_staged)}},
+    /* with somebody who sleeps meanwhile */
+    {"put_for_a_getter", .operation = puts_now, .bytes = 20, .effects = {appends}, .sleeper = sleeper_gets,
+     .awake = takes},
+    {"get_for_a_putter", .maxsize = 2, .setup = integers, .operation = gets_now, .result = JNQ_INTEGER_ZERO - 5000000,
+     .bytes = 20, .effects = {takes}, .sleeper = sleeper_puts, .awake = appends},
+    {"task_done_for_a_joiner", .setup = one_to_zero, .operation = reports_done, .effects = {finishes},
+     .sleeper = sleeper_joins},
+};
+#define SCENARIOS (sizeof scenarios / sizeof *scenarios)
+
+static struct scenario *scenario_named(const char *name)
+{
+    for (unsigned i = 0; i < SCENARIOS; i++)
+        if (!strcmp(scenarios[i].name, name))
+            return scenarios + i;
+    fail(__FILE__, __LINE__, name);
+}
+
+/* Whether a child of ours can be traced here. */
+static bool may_trace(void)
+{
+    pid_t pid = fork();
+    if (!pid) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+            _exit(SKIPPED);
+        steps_begin();
+        _exit(0);
+    }
+    int status = wait_status(pid);
+    if (!WIFSTOPPED(status))
+        return false;
+    bool stepped = !ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) && WIFSTOPPED(wait_status(pid));
+    kill_child(pid);
+    return stepped;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned stride = argc > 1 ? (unsigned)atoi(argv[1]) : 1, offset = argc > 2 ? (unsigned)atoi(argv[2]) : 0;
+    CHECK_OP(stride, >, 0);
+    if (!may_trace()) {
+        puts("ptrace is not permitted here");
+        return SKIPPED;
+    }
+    signal(SIGALRM, hangs);
+    for (uint64_t name = 0; name < NAMES; name++)
+        fill(texts[name], LONGEST, name);
+    model = shared_memory(sizeof *model);
+    outcome = shared_memory(sizeof *outcome);
+    for (unsigned i = 0; i < SCENARIOS; i++)
+        run_scenario(scenarios + i, stride, offset, argc > 3 ? argv[3] : "");
+    printf("kill points: %u, failures: %u\n", total.points, total.failures);
+    return total.failures || !total.points;
+}
+#endif
