@@ -188,7 +188,6 @@ static void count_death(struct jnq_cell *cell, uint32_t pid)
 static bool mark_moved(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_cell *cell = unit_at(q, unit);
-    heap_lease(q, unit, 0);
     return heap_mark(q, unit) && (cell->record.kind != JNQ_EXTENT || heap_mark(q, cell->record.extent.unit));
 }
 

@@ -430,7 +430,10 @@ void heap_unmark_all(struct jnq_queue *q)
 
 bool heap_mark(struct jnq_queue *q, uint64_t unit)
 {
-    return heap_bytes(q, unit) && !(set_bits_sc(entry(q, unit), MARK) & MARK);
+    if (!heap_bytes(q, unit) || (set_bits_sc(entry(q, unit), MARK) & MARK))
+        return false;
+    clear_bits_sc(entry(q, unit), LEASE); /* what can be reached is none, whoever died before saying so */
+    return true;
 }
 
 /* What is in use and in reserve: exact while nobody else allocates or frees. */

@@ -72,7 +72,8 @@ void heap_unlock(struct jnq_queue *q);
 /* Requires the heap lock, all of these. */
 bool heap_owns_any(struct jnq_queue *q, uint32_t owner);
 void heap_unmark_all(struct jnq_queue *q);
-bool heap_mark(struct jnq_queue *q, uint64_t unit);   /* false: no used run begins there, or it is marked */
+/* Marks a run that can be reached, which is no lease then. False: no used run begins there, or it is marked. */
+bool heap_mark(struct jnq_queue *q, uint64_t unit);
 void heap_sweep(struct jnq_queue *q, uint32_t owner); /* frees the owner's unmarked runs, counts anew */
 /* The owner's unmarked leases: their number, and the first `room` of them. */
 uint64_t heap_leases(struct jnq_queue *q, uint32_t owner, uint64_t *units, uint64_t room);

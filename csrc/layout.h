@@ -76,7 +76,8 @@
 #define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
 #define LIST_BITS 24      /* of the front and the dead word, for the length of the list */
-#define PROCS_MAX 65535   /* so many processes can be attached at once */
+#define PROCS_MAX 65535   /* so many processes can be attached at once; fewer to a small segment */
+#define PROCS_SHARE 32    /* of a small segment: that part is their table */
 #define PROC_TAKEN 8
 #define DONES_BITS 16
 #define DONES (((uint64_t)-1) >> DONES_BITS)
@@ -262,6 +263,7 @@ struct jnq_queue {
     uint64_t map_off;
     uint64_t heap_off;
     uint64_t maxsize;
+    uint32_t procs_max; /* entries of the process table */
     int fd;    /* ours, but the program may have closed or reused it: see segment_fd() */
     dev_t dev; /* what fd was when we got it */
     ino_t ino;

@@ -117,7 +117,7 @@ int procs_enter(struct jnq_queue *q)
     uint32_t owner = 1, pid = (uint32_t)getpid();
     while (owner <= procs->count && load_acq(&entry(q, owner)->state))
         owner++;
-    if (owner > PROCS_MAX)
+    if (owner > q->procs_max)
         return JNQ_CROWDED;
     int rc = make_ready(q, owner);
     if (rc)
@@ -198,18 +198,20 @@ void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out)
     memcpy(out->name, proc->name, sizeof out->name - 1);
 }
 
-void procs_wait(struct jnq_queue *q, enum jnq_wait in, bool begins, int64_t now)
+bool procs_wait(struct jnq_queue *q, enum jnq_wait in, int64_t now)
 {
     if (!procs_entered(q))
-        return; /* join() alone needs no entry */
+        return false; /* join() alone needs no entry */
     struct jnq_proc *proc = q->me;
-    if (!begins) {
-        store_relaxed(&proc->left_ns[in], (uint64_t)now);
-        sub_sc(&proc->waiting[in], 1);
-    } else if (add_sc(&proc->waiting[in], 1) == 1 &&
-               (uint64_t)now - load_relaxed(&proc->left_ns[in]) > SAME_WAIT_NS) {
+    if (add_sc(&proc->waiting[in], 1) == 1 && (uint64_t)now - load_relaxed(&proc->left_ns[in]) > SAME_WAIT_NS)
         store_relaxed(&proc->wait_ns[in], (uint64_t)now);
-    }
+    return true;
+}
+
+void procs_wait_end(struct jnq_queue *q, enum jnq_wait in, int64_t now)
+{
+    store_relaxed(&q->me->left_ns[in], (uint64_t)now);
+    sub_sc(&q->me->waiting[in], 1);
 }
 
 bool procs_dead(struct jnq_queue *q, uint32_t owner)
@@ -224,7 +226,7 @@ bool procs_dead(struct jnq_queue *q, uint32_t owner)
 uint32_t procs_count(struct jnq_queue *q)
 {
     uint64_t count = load_relaxed(&q->sh->procs.count);
-    return count < PROCS_MAX ? (uint32_t)count : PROCS_MAX;
+    return count < q->procs_max ? (uint32_t)count : q->procs_max;
 }
 
 uint64_t procs_live(struct jnq_queue *q)

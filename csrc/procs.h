@@ -73,8 +73,11 @@ bool procs_holds(struct jnq_queue *q, uint32_t owner);
 /* Copies out what people want to know. */
 void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out);
 
-/* Notes that this thread begins, or ends, to wait in such a call. */
-void procs_wait(struct jnq_queue *q, enum jnq_wait in, bool begins, int64_t now);
+/* Notes that this thread begins to wait in such a call. False if there is no entry to note it in. */
+bool procs_wait(struct jnq_queue *q, enum jnq_wait in, int64_t now);
+
+/* Notes that it no longer waits, if it was noted. */
+void procs_wait_end(struct jnq_queue *q, enum jnq_wait in, int64_t now);
 
 /* True if the entry is in use, and its process is certainly dead. */
 bool procs_dead(struct jnq_queue *q, uint32_t owner);

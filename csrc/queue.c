@@ -234,9 +234,10 @@ static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uin
     if (spin(q, holds, arg))
         return JNQ_OK;
     int64_t now = event_now();
-    procs_wait(q, in, true, now);
+    bool noted = procs_wait(q, in, now);
     int rc = sleep_until(q, in, holds, arg, now, deadline);
-    procs_wait(q, in, false, event_now());
+    if (noted)
+        procs_wait_end(q, in, event_now());
     return rc;
 }
 

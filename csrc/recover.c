@@ -195,18 +195,17 @@ void recover_tick(struct jnq_queue *q, int64_t now)
 }
 
 /* Under the procs and the head lock: nobody takes, gives back or enters meanwhile, and a report under way counts as a
- * task in hand. */
+ * task in hand. If nothing was put meanwhile either, what is unfinished at the end was so all the time. */
 static bool only_the_dead_hold(struct jnq_queue *q)
 {
+    uint64_t puts = load_sc(&q->sh->puts);
     bool graves = false;
-    if (counts_queued(q) || !counts_unfinished(q))
-        return false;
     for (uint32_t owner = 1; owner <= procs_count(q); owner++)
         if (!procs_known(q, owner))
             graves |= procs_is_grave(q, owner);
         else if (procs_holds(q, owner))
             return false;
-    return graves;
+    return graves && counts_unfinished(q) && !counts_queued(q) && load_sc(&q->sh->puts) == puts;
 }
 
 bool recover_lost(struct jnq_queue *q)

@@ -70,8 +70,10 @@ static void measure(struct jnq_queue *q, uint64_t bytes)
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     q->bytes = bytes;
     q->unit_bytes = page;
+    uint64_t procs = bytes / PROCS_SHARE / sizeof(struct jnq_proc);
+    q->procs_max = procs < PROCS_MAX ? (uint32_t)procs : PROCS_MAX;
     q->procs_off = page;
-    q->map_off = q->procs_off + round_up(PROCS_MAX * sizeof(struct jnq_proc), page);
+    q->map_off = q->procs_off + round_up(q->procs_max * sizeof(struct jnq_proc), page);
     q->heap_off = q->map_off + round_up(bytes / page * sizeof(uint64_t), page);
     q->units = bytes > q->heap_off ? (bytes - q->heap_off) / page : 0;
 }

@@ -24,7 +24,10 @@ from cbuild import DOORS, VARIANTS, call, can_link, compile_core, compile_progra
 pytestmark = pytest.mark.slow  # the first to be waited for comes after the core was compiled
 
 SOURCES = {path.stem.split("test_")[-1]: path for path in sorted((Path(__file__).resolve().parent / "c").glob("*.c"))}
-LINK = {"event": ["-Wl,--wrap=door_wake"]}  # see the head of the test
+LINK = {  # see the heads of the tests
+    "event": ["-Wl,--wrap=door_wake"],
+    "cells": ["-Wl,--wrap=heap_lease,--wrap=heap_mark,--wrap=clock_gettime"],
+}
 
 
 def compile_unit(folder, variant, door, unit):

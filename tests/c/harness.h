@@ -2,8 +2,8 @@
  * threads, and children that can be killed.
  *
  * A test is a program of one file: harness.h first, then `static void` functions without arguments, then
- * `TESTS("unit", one, other, ...)`. It prints one line if all of them pass; `test_unit word` runs only those whose
- * name holds the word.
+ * `TESTS("unit", one, other, ...)`, or TESTS_IN_ALL_MODES, which runs all of them with each of enum jnq_on_death. It
+ * prints one line if all of them pass; `test_unit word` runs only those whose name holds the word.
  *
  * Environment
  *   JNQ_TEST_SCALE  multiplies how often the repeated parts run (1; builds with a sanitizer run a quarter of it)
@@ -78,6 +78,7 @@ const char *__ubsan_default_options(void) { return "print_stacktrace=1"; }
 
 static const char *running = "?"; /* the test */
 static jnq_queue *under_test;     /* what a failure shows: the queue made last */
+static int mode = JNQ_RAISE;      /* enum jnq_on_death, of the queues to be made */
 
 static uint64_t seed(void)
 {
@@ -99,11 +100,14 @@ static void dump(jnq_queue *q)
     jnq_count(q, &c);
     fprintf(stderr,
             "  puts %llu takes %llu dones %llu queued %llu unfinished %llu maxsize %llu\n"
-            "  segment %llu used %llu reserve %llu bytes; processes %llu recoveries %llu deaths %llu\n",
+            "  segment %llu used %llu reserve %llu bytes; processes %llu recoveries %llu deaths %llu\n"
+            "  on_death %d redeliveries %llu dead_letters %llu foreign %llu\n",
             (unsigned long long)c.puts, (unsigned long long)c.takes, (unsigned long long)c.dones,
             (unsigned long long)c.queued, (unsigned long long)c.unfinished, (unsigned long long)c.maxsize,
             (unsigned long long)c.segment_bytes, (unsigned long long)c.used_bytes, (unsigned long long)c.reserve_bytes,
-            (unsigned long long)c.processes, (unsigned long long)c.recoveries, (unsigned long long)c.deaths);
+            (unsigned long long)c.processes, (unsigned long long)c.recoveries, (unsigned long long)c.deaths,
+            jnq_on_death(q), (unsigned long long)c.redeliveries, (unsigned long long)c.dead_letters,
+            (unsigned long long)c.foreign);
 }
 
 _Noreturn static void fail(const char *file, int line, const char *what)
@@ -152,11 +156,10 @@ static void guard(void)
 
 typedef void test_function(void);
 
-static inline int run_tests(const char *unit, int argc, char **argv, const char *names, test_function *const *tests,
-                            unsigned count)
+static inline unsigned run_in_mode(int argc, char **argv, const char *names, test_function *const *tests,
+                                   unsigned count)
 {
     unsigned ran = 0;
-    guard();
     for (unsigned i = 0; i < count; i++) {
         char name[64];
         size_t n = strcspn(names, ", ");
@@ -170,16 +173,29 @@ static inline int run_tests(const char *unit, int argc, char **argv, const char 
         CHECK(!under_test);
         ran++;
     }
+    return ran;
+}
+
+static inline int run_tests(const char *unit, int argc, char **argv, const char *names, test_function *const *tests,
+                            unsigned count, int first_mode, int last_mode)
+{
+    unsigned ran = 0;
+    for (mode = first_mode; mode <= last_mode; mode++) {
+        guard();
+        ran += run_in_mode(argc, argv, names, tests, count);
+    }
     printf("%s: %u tests passed (%s)\n", unit, ran, jnq_door());
     return ran ? 0 : 1;
 }
 
-#define TESTS(unit, ...)                                                                                               \
+#define TESTS_IN(first_mode, last_mode, unit, ...)                                                                     \
     int main(int argc, char **argv)                                                                                    \
     {                                                                                                                  \
         test_function *const tests[] = {__VA_ARGS__};                                                                  \
-        return run_tests(unit, argc, argv, #__VA_ARGS__, tests, sizeof tests / sizeof *tests);                         \
+        return run_tests(unit, argc, argv, #__VA_ARGS__, tests, sizeof tests / sizeof *tests, first_mode, last_mode);  \
     }
+#define TESTS(unit, ...) TESTS_IN(JNQ_RAISE, JNQ_RAISE, unit, __VA_ARGS__)
+#define TESTS_IN_ALL_MODES(unit, ...) TESTS_IN(JNQ_IGNORE, JNQ_REDELIVER, unit, __VA_ARGS__)
 
 /* --- random numbers and payloads ---------------------------------------------------------------------------- */
 
@@ -230,12 +246,15 @@ static inline int fresh_memfd(void)
     return fd;
 }
 
-static inline jnq_queue *make_queue(uint64_t maxsize)
+static inline jnq_queue *make_mortal_queue(uint64_t maxsize, int on_death, uint32_t max_deliveries)
 {
     jnq_queue *q;
-    CHECK_EQ(jnq_create(fresh_memfd(), maxsize, &q), JNQ_OK);
+    CHECK_EQ(jnq_create(fresh_memfd(), maxsize, on_death, max_deliveries, &q), JNQ_OK);
     return under_test = q;
 }
+
+/* One of the mode under test, without dead letters. */
+static inline jnq_queue *make_queue(uint64_t maxsize) { return make_mortal_queue(maxsize, mode, UINT32_MAX); }
 
 /* One whose segment has at most so many bytes. */
 static inline jnq_queue *make_small_queue(uint64_t maxsize, uint64_t bytes)
@@ -256,6 +275,16 @@ static inline jnq_queue *second_handle(jnq_queue *q)
     jnq_queue *other;
     CHECK_EQ(jnq_attach(dup(jnq_fileno(q)), &other), JNQ_OK);
     return other;
+}
+
+/* As if the process with this handle, and this pid, had died just now. */
+static inline void kill_handle(jnq_queue *other, uint32_t pid)
+{
+    other->me->pid = pid;
+    other->me->start--; /* an earlier process of that pid */
+    other->fork = 0;    /* so that it does not leave */
+    other->users = 1;
+    jnq_detach(other);
 }
 
 /* Checks the invariants and leaves the queue; the test must have no other handle that it did not detach. */
@@ -318,14 +347,33 @@ static inline void put_item(jnq_queue *q, uint64_t bytes, uint64_t name)
     free(payload);
 }
 
+/* True if an answer of jnq_get() says that there is an item in the box. */
+static inline bool is_item(int64_t rc) { return rc >= JNQ_LARGE || rc == JNQ_LEASED; }
+
 /* Takes an item, which must be there, and leaves it in the box. */
 static inline void take_item(jnq_queue *q, jnq_box *box, uint64_t bytes, uint64_t name)
 {
     int64_t rc = jnq_get(q, box, JNQ_NOW);
-    CHECK_EQ(rc, bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : (int)bytes);
+    if (jnq_on_death(q) == JNQ_REDELIVER)
+        CHECK_EQ(rc, JNQ_LEASED);
+    else
+        CHECK_EQ(rc, bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : (int)bytes);
     CHECK_EQ(box->taken, 1);
+    CHECK_EQ(box->lease != 0, rc == JNQ_LEASED);
     CHECK_EQ(box->bytes, bytes);
     CHECK(filled(box->payload, bytes, name));
+}
+
+/* Reports the task in the box done, and empties it. */
+static inline void finish_item(jnq_queue *q, jnq_box *box)
+{
+    uint64_t lease = box->lease, number = box->number;
+    int rc;
+    jnq_release(box);
+    CHECK_EQ(box->taken, 0);
+    while ((rc = lease ? jnq_finish(q, lease, number) : jnq_task_done(q, 1)) == JNQ_INTERRUPTED)
+        ;
+    CHECK_EQ(rc, JNQ_OK);
 }
 
 /* Takes an item that must be there, and reports it done. */
@@ -333,9 +381,7 @@ static inline void get_item(jnq_queue *q, uint64_t bytes, uint64_t name)
 {
     jnq_box box;
     take_item(q, &box, bytes, name);
-    jnq_release(&box);
-    CHECK_EQ(box.taken, 0);
-    CHECK_EQ(jnq_task_done(q, 1), JNQ_OK);
+    finish_item(q, &box);
 }
 
 /* --- threads --------------------------------------------------------------------------------------------------- */

@@ -1,4 +1,5 @@
-/* stress: threads in processes put and get at once; every item arrives once, whole, and in the order of its producer. */
+/* stress: threads in processes put and get at once; every item arrives once, whole, and in the order of its
+ * producer; with each of the modes. */
 #include "harness.h"
 
 #define PRODUCERS 4
@@ -70,7 +71,7 @@ static void *consume(void *arg)
             continue;
         if (rc == JNQ_SHUTDOWN)
             break;
-        CHECK_OP(rc, >=, JNQ_LARGE);
+        CHECK(is_item(rc));
         if (s->plan.given_back && below(&random, 8) == 0) {
             while ((rc = jnq_unget(s->q, box)) == JNQ_INTERRUPTED)
                 ;
@@ -89,9 +90,8 @@ static void *consume(void *arg)
             CHECK_OP(label.sequence, >, last[label.producer]);
             last[label.producer] = label.sequence;
         }
-        jnq_release(box);
         add_sc(&s->consumed, 1);
-        CHECK_EQ(jnq_task_done(s->q, 1), JNQ_OK);
+        finish_item(s->q, box);
     }
     free(box);
     return NULL;
@@ -154,6 +154,7 @@ static void stress(struct plan plan)
     CHECK_EQ(jnq_qsize(s->q), 0);
     CHECK_EQ(jnq_reap(s->q), JNQ_OK);
     CHECK_EQ(counters(s->q).processes, 1);
+    CHECK_EQ(counters(s->q).foreign, 0); /* each reported what it had taken */
     CHECK_EQ(counters(s->q).used_bytes, idle_bytes(s->q));
     drop_queue(s->q);
     munmap(s, bytes);
@@ -177,5 +178,5 @@ static void items_given_back(void)
     stress((struct plan){.maxsize = 20, .most = 30000, .items = scaled(2000), .given_back = true});
 }
 
-TESTS("stress", small_items, small_items_bounded, one_at_a_time, items_of_all_sizes, items_of_all_sizes_bounded,
-      items_given_back)
+TESTS_IN_ALL_MODES("stress", small_items, small_items_bounded, one_at_a_time, items_of_all_sizes,
+                   items_of_all_sizes_bounded, items_given_back)

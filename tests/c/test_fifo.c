@@ -1,12 +1,13 @@
 /* fifo: items come out in order, whole, across blocks; the positions can be derived in every state that a death leaves;
  * what is no record is refused.
  *
- * The states that extend() and fifo_pop() pass through are written by hand here, one after the other. */
+ * The states that extend(), fifo_next() and fifo_step() pass through are written by hand here, one after the other. */
 #include "harness.h"
 
 #include "fifo.h"
 #include "heap.h"
 #include "lock.h"
+#include "record.h"
 #include "recover.h"
 
 static const uint64_t sizes[] = {0, 1, 47, 48, 49, 8175, 8176};
@@ -50,8 +51,13 @@ static void push(jnq_queue *q, uint64_t number) { push_sized(q, size_at(number),
 static int pop_box(jnq_queue *q, jnq_box *box)
 {
     uint64_t freed;
+    struct jnq_record *record;
     lock_head(q);
-    int rc = fifo_pop(q, box, &freed);
+    int rc = fifo_next(q, &record, &freed);
+    if (!rc)
+        rc = record_unpack(q, record, box);
+    if (rc == JNQ_OK || rc == JNQ_LARGE)
+        fifo_step(q, record, 0);
     unlock_head(q);
     if (freed)
         heap_free(q, freed);
@@ -303,7 +309,7 @@ static void death_in_extend_is_repaired(void)
     }
 }
 
-/* The steps of a fifo_pop() that goes to the next block. */
+/* The steps of a pop that goes to the next block. */
 static void pop_until(jnq_queue *q, int last)
 {
     struct jnq_head *head = &q->sh->head;
@@ -508,7 +514,7 @@ static void check_names_the_broken_invariant(void)
     record->extent.unit = sh->head.block; /* reached twice */
     CHECK_EQ(jnq_check(q), 4);
     record->extent.unit = unit;
-    sh->head.front = (uint64_t)1 << (64 - FRONT_BITS) | (unit + 1);
+    sh->head.front = (uint64_t)1 << (64 - LIST_BITS) | (unit + 1);
     CHECK_EQ(jnq_check(q), 6);
     sh->head.front = 0;
     is_whole(q);
@@ -517,79 +523,84 @@ static void check_names_the_broken_invariant(void)
     drop_queue(q);
 }
 
-/* --- the front list --------------------------------------------------------------------------------------------------- */
+/* --- every run -------------------------------------------------------------------------------------------------------- */
 
-static void push_front(jnq_queue *q, uint64_t bytes, uint64_t name, bool extent)
+#define VISITS_MAX 200
+static uint64_t visited[VISITS_MAX];
+static unsigned visits, visits_wanted; /* the visit after so many ends the walk */
+
+static bool visit(jnq_queue *q, uint64_t unit)
 {
-    uint64_t unit, room = offsetof(struct jnq_cell, record.payload) + (extent ? LINE_BYTES : bytes);
-    uint64_t held = extent ? staged(q, bytes, name) : 0;
-    CHECK_EQ(heap_alloc(q, room, JNQ_FOREVER, &unit), JNQ_OK);
-    struct jnq_cell *cell = unit_at(q, unit);
-    cell->record.number = 0;
-    cell->record.kind = extent ? JNQ_EXTENT : JNQ_INLINE;
-    cell->record.inline_bytes = extent ? 0 : (uint32_t)bytes;
-    if (extent) {
-        cell->record.extent.unit = held;
-        cell->record.extent.bytes = bytes;
-    } else {
-        fill(cell->record.payload, bytes, name);
-    }
+    CHECK_OP(heap_bytes(q, unit), >, 0);
+    for (unsigned i = 0; i < visits; i++)
+        CHECK(visited[i] != unit); /* each once */
+    visited[visits++] = unit;
+    return visits <= visits_wanted;
+}
+
+static bool visit_each(jnq_queue *q, unsigned wanted)
+{
+    visits = 0;
+    visits_wanted = wanted;
+    lock_tail(q);
     lock_head(q);
-    fifo_push_front(q, unit);
+    bool whole = fifo_each(q, visit);
     unlock_head(q);
+    unlock_tail(q);
+    return whole;
 }
 
-static uint64_t front_length(jnq_queue *q) { return q->sh->head.front >> (64 - FRONT_BITS); }
-
-static void front_list_comes_first_and_backwards(void)
+static void each_visits_blocks_and_extents_in_order(void)
 {
     jnq_queue *q = make_queue(0);
-    for (uint64_t i = 0; i < 5; i++)
-        push(q, i);
-    for (uint64_t i = 0; i < 3 * SIZES; i++) {
-        push_front(q, size_at(i), 100 + i, is_extent(i));
-        CHECK_EQ(front_length(q), i + 1);
-        CHECK_EQ(jnq_qsize(q), 5 + i + 1);
-        is_whole(q);
-        repair_head(q);
+    uint64_t extents[40], n = 0, blocks = 1, last = q->sh->tail.block;
+    CHECK(visit_each(q, VISITS_MAX));
+    CHECK_EQ(visits, 1); /* the block */
+    for (uint64_t i = 0; i < 40; i++) {
+        push_sized(q, 8000, i, false);
+        blocks += q->sh->tail.block != last;
+        last = q->sh->tail.block;
+        push_sized(q, 10, 100 + i, true);
+        extents[i] = ((struct jnq_record *)at(q, q->sh->tail.pos - LINE_BYTES))->extent.unit;
     }
-    for (uint64_t i = 3 * SIZES; i--;) {
-        pop_sized(q, size_at(i), 100 + i, is_extent(i));
-        CHECK_EQ(front_length(q), i);
-        is_whole(q);
+    pop_sized(q, 8000, 0, false); /* an item taken is visited no more */
+    pop_sized(q, 10, 100, true);
+    CHECK(visit_each(q, VISITS_MAX));
+    CHECK_OP(blocks, >=, 5);
+    CHECK_EQ(visits, 39 + blocks);
+    for (unsigned i = 0; i < visits; i++)
+        n += n < 39 && visited[i] == extents[1 + n]; /* the blocks are in between */
+    CHECK_EQ(n, 39);
+    CHECK_EQ(visited[visits - 1], q->sh->tail.block);
+    unsigned all = visits;
+    for (unsigned wanted = 0; wanted < all; wanted++) {
+        CHECK(!visit_each(q, wanted)); /* a visit may end it */
+        CHECK_EQ(visits, wanted + 1);
     }
-    CHECK_EQ(q->sh->head.front, 0);
-    for (uint64_t i = 0; i < 5; i++)
-        pop(q, i);
-    is_empty(q);
-    CHECK_EQ(counters(q).used_bytes, BLOCK_BYTES);
+    for (uint64_t i = 1; i < 40; i++) {
+        pop_sized(q, 8000, i, false);
+        pop_sized(q, 10, 100 + i, true);
+    }
+    CHECK(visit_each(q, VISITS_MAX));
+    CHECK_EQ(visits, idle_bytes(q) / BLOCK_BYTES);
     drop_queue(q);
 }
 
-static void broken_front_list_is_refused(void)
+static bool own(jnq_queue *q, uint64_t unit)
 {
-    jnq_queue *q = make_queue(0);
-    jnq_box box;
-    push_front(q, 10, 1, false);
-    uint64_t front = q->sh->head.front;
-    q->sh->head.front = front + 1; /* no run begins there */
-    CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
-    q->sh->head.front = front + ((uint64_t)1 << (64 - FRONT_BITS)); /* longer than it is */
-    CHECK_EQ(jnq_check(q), 6);
-    q->sh->head.front = front;
-    struct jnq_cell *cell = unit_at(q, front << FRONT_BITS >> FRONT_BITS);
-    uint64_t next = cell->next;
-    cell->next = front; /* bites its own tail */
-    CHECK_EQ(jnq_check(q), 6);
-    CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
-    fifo_own_all(q); /* ends */
-    cell->next = next;
-    is_whole(q);
-    pop_sized(q, 10, 1, false);
-    drop_queue(q);
+    heap_own(q, unit);
+    return true;
 }
 
-static void discard_frees_all(void)
+static bool discard(jnq_queue *q, uint64_t unit)
+{
+    if (unit != q->sh->tail.block)
+        heap_free(q, unit);
+    return true;
+}
+
+/* As in queue.c: what is visited may be freed. */
+static void each_may_free_what_it_visits(void)
 {
     for (uint64_t queued = 0; queued < 200; queued += 39) {
         jnq_queue *q = make_queue(0);
@@ -597,13 +608,11 @@ static void discard_frees_all(void)
             push(q, i);
         for (uint64_t i = 0; i < 10; i++)
             pop(q, i);
-        for (uint64_t i = 0; i < queued % 5; i++)
-            push_front(q, size_at(i), i, is_extent(i));
         lock_tail(q);
         lock_head(q);
-        fifo_own_all(q);
+        CHECK(fifo_each(q, own));
         store_sc(&q->sh->cut, 11);
-        fifo_discard(q);
+        CHECK(fifo_each(q, discard));
         unlock_head(q);
         unlock_tail(q);
         is_empty(q);
@@ -618,5 +627,4 @@ static void discard_frees_all(void)
 TESTS("fifo", items_come_in_order_over_blocks, every_size_fills_blocks, room_is_what_maxsize_leaves,
       no_memory_leaves_it_as_it_was, positions_are_derived_at_every_step, death_in_extend_is_repaired,
       death_between_blocks_is_repaired, repair_finds_what_is_broken, pop_refuses_what_is_no_record,
-      positions_outside_are_not_used, records_that_do_not_fit_are_refused, check_names_the_broken_invariant,
-      front_list_comes_first_and_backwards, broken_front_list_is_refused, discard_frees_all)
+      positions_outside_are_not_used, records_that_do_not_fit_are_refused, check_names_the_broken_invariant, each_visits_blocks_and_extents_in_order, each_may_free_what_it_visits)

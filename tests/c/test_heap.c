@@ -10,7 +10,7 @@
 /* heap.c: the owner in the word of a used run */
 static uint32_t owner_of(jnq_queue *q, uint64_t unit)
 {
-    return (uint32_t)(((uint64_t *)at(q, q->sh->map_off))[unit] >> 40) & 0xfffff;
+    return (uint32_t)(((uint64_t *)at(q, q->sh->map_off))[unit] >> 40) & 0x7ffff;
 }
 
 struct run {
@@ -314,7 +314,7 @@ static void random_steps_in_a_full_heap(void)
             heap_free(q, *unit);
             *unit = 0;
         } else {
-            int rc = heap_alloc(q, some_bytes(&random, 150000), JNQ_FOREVER, unit);
+            int rc = heap_alloc(q, some_bytes(&random, 250000), JNQ_FOREVER, unit);
             CHECK(rc == JNQ_OK || rc == JNQ_NO_MEMORY);
             refused += rc == JNQ_NO_MEMORY;
         }
@@ -380,23 +380,24 @@ static void check_finds_what_is_broken(void)
 {
     jnq_queue *q = make_queue(0);
     struct run run;
+    uint64_t leases;
     alloc_run(q, &run, 10000, 1);
     CHECK_EQ(heap_lock(q, JNQ_FOREVER), JNQ_OK);
     heap_unmark_all(q);
     CHECK(heap_mark(q, q->sh->head.block));
-    CHECK_EQ(heap_check(q, everybody), 0);
-    CHECK_EQ(heap_check(q, nobody), 5);
+    CHECK_EQ(heap_check(q, everybody, &leases), 0);
+    CHECK_EQ(heap_check(q, nobody, &leases), 5);
     CHECK(heap_mark(q, run.unit));
-    CHECK_EQ(heap_check(q, nobody), 0);
+    CHECK_EQ(heap_check(q, nobody, &leases), 0);
     uint64_t *word = (uint64_t *)at(q, q->sh->map_off) + run.unit, before = *word;
     *word = before + 1; /* leads into the next run */
-    CHECK_EQ(heap_check(q, everybody), 3);
+    CHECK_EQ(heap_check(q, everybody, &leases), 3);
     *word = 0;
-    CHECK_EQ(heap_check(q, everybody), 3);
+    CHECK_EQ(heap_check(q, everybody, &leases), 3);
     *word = UINT64_MAX;
-    CHECK_EQ(heap_check(q, everybody), 3);
+    CHECK_EQ(heap_check(q, everybody, &leases), 3);
     *word = before;
-    CHECK_EQ(heap_check(q, everybody), 0);
+    CHECK_EQ(heap_check(q, everybody, &leases), 0);
     heap_unlock(q);
     free_run(q, &run);
     drop_queue(q);
@@ -433,6 +434,60 @@ static void foreign_words_lead_nowhere(void)
     map[1] = first;
     map[top] = last;
     check_map(q);
+    drop_queue(q);
+}
+
+static void leases_are_found_by_their_owner(void)
+{
+    jnq_queue *q = make_queue(0), *other = second_handle(q);
+    enum { LEASES = 5 };
+    struct run runs[LEASES], plain;
+    uint64_t units[LEASES + 1] = {0}, leases;
+    alloc_run(q, &plain, 10000, 99);
+    for (uint64_t i = 0; i < LEASES; i++) {
+        alloc_run(q, &runs[i], 5000 * (i + 1), i);
+        CHECK_EQ(heap_leaser(q, runs[i].unit), 0);
+        heap_lease(q, runs[i].unit, other->owner);
+        CHECK_EQ(heap_leaser(q, runs[i].unit), other->owner);
+        CHECK_EQ(owner_of(q, runs[i].unit), other->owner);
+        CHECK_OP(heap_bytes(q, runs[i].unit), >=, runs[i].bytes);
+    }
+    CHECK_EQ(heap_leaser(q, plain.unit), 0);
+    CHECK_EQ(heap_leaser(q, runs[0].unit + 1), 0); /* inside */
+    CHECK_EQ(heap_leaser(q, 0), 0);
+    CHECK_EQ(heap_leaser(q, UINT64_MAX), 0);
+    CHECK_EQ(heap_lock(q, JNQ_FOREVER), JNQ_OK);
+    heap_unmark_all(q);
+    CHECK_EQ(heap_leases(q, q->owner, units, LEASES), 0);
+    CHECK_EQ(heap_leases(q, other->owner, NULL, 0), LEASES);
+    CHECK_EQ(heap_leases(q, other->owner, units, 2), LEASES);
+    CHECK_EQ(units[2], 0); /* no more than there is room for */
+    CHECK_EQ(heap_leases(q, other->owner, units, LEASES), LEASES);
+    for (int i = 0; i < LEASES; i++)
+        CHECK_EQ(units[i], runs[i].unit);
+    CHECK(heap_mark(q, runs[1].unit)); /* can be reached: the bit means nothing */
+    CHECK_EQ(heap_leases(q, other->owner, units, LEASES), LEASES - 1);
+    CHECK_EQ(units[1], runs[2].unit);
+    CHECK_EQ(heap_check(q, everybody, &leases), 0);
+    CHECK_EQ(leases, LEASES - 1);
+    heap_unmark_all(q);
+    heap_unlock(q);
+    heap_lease(q, runs[0].unit, 0);
+    CHECK_EQ(heap_leaser(q, runs[0].unit), 0);
+    CHECK_EQ(owner_of(q, runs[0].unit), other->owner); /* it stays the owner */
+    heap_own(q, runs[1].unit);
+    CHECK_EQ(heap_leaser(q, runs[1].unit), 0);
+    heap_lease(q, runs[2].unit, q->owner); /* handed on */
+    CHECK_EQ(heap_leaser(q, runs[2].unit), q->owner);
+    check_map(q);
+    for (int i = 0; i < LEASES; i++)
+        free_run(q, &runs[i]);
+    CHECK_EQ(heap_leaser(q, runs[2].unit), 0);
+    heap_lease(q, 0, q->owner); /* not a run: nothing happens */
+    heap_lease(q, UINT64_MAX, 0);
+    free_run(q, &plain);
+    CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+    jnq_detach(other);
     drop_queue(q);
 }
 
@@ -539,4 +594,4 @@ TESTS("heap", runs_do_not_overlap, two_owners_share_it, words_outside_the_heap_a
       steady_state_touches_nothing_new, large_runs_do_not_wander, walk_that_comes_round_gives_a_whole_run,
       busy_lock_does_not_hinder_freeing, more_than_the_heap_is_refused, full_heap_is_refused_and_recovers,
       random_steps_in_a_full_heap, sweep_frees_the_unmarked_of_one_owner, check_finds_what_is_broken,
-      foreign_words_lead_nowhere, threads_share_it, hints_come_back, the_killed_leave_nothing)
+      foreign_words_lead_nowhere, leases_are_found_by_their_owner, threads_share_it, hints_come_back, the_killed_leave_nothing)

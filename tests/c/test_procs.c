@@ -1,4 +1,5 @@
-/* procs: an entry lives as long as its process, however that ends, and no entry is lost. */
+/* procs: an entry lives as long as its process, however that ends, and no entry is lost; it tells people what its process
+ * does. */
 #include "harness.h"
 
 #include "lock.h"
@@ -349,7 +350,265 @@ static void threads_enter_once(void)
     }
 }
 
+/* --- what people want to know ---------------------------------------------------------------------------------------- */
+
+static jnq_holder holder_of(jnq_queue *q, uint32_t owner)
+{
+    jnq_holder holder;
+    CHECK_EQ(jnq_read_holder(q, owner, &holder), JNQ_OK);
+    return holder;
+}
+
+static void holders_are_numbered_through(void)
+{
+    jnq_queue *q = make_queue(0), *other = second_handle(q), *third = second_handle(q);
+    jnq_holder holder;
+    jnq_detach(other);
+    CHECK_EQ(jnq_read_holder(q, 0, &holder), JNQ_TIMEOUT);
+    CHECK_EQ(jnq_read_holder(q, 1, &holder), JNQ_OK);
+    CHECK_EQ(holder.pid, getpid());
+    CHECK_EQ(holder.dead, 0);
+    CHECK_EQ(holder.tasks, 0);
+    CHECK_EQ(holder.oldest_ns, 0);
+    CHECK_EQ(jnq_read_holder(q, 2, &holder), JNQ_EMPTY);
+    CHECK_EQ(jnq_read_holder(q, 3, &holder), JNQ_OK);
+    CHECK_EQ(jnq_read_holder(q, 4, &holder), JNQ_TIMEOUT);
+    CHECK_EQ(jnq_read_holder(q, UINT32_MAX, &holder), JNQ_TIMEOUT);
+    third->me->start--;
+    CHECK_EQ(holder_of(q, 3).dead, 1); /* though nobody has looked for the dead */
+    third->me->start++;
+    jnq_depart(third, 1);
+    CHECK_EQ(holder_of(q, 3).exit, EXIT_FAILED);
+    jnq_depart(third, 0); /* the first announcement counts */
+    CHECK_EQ(holder_of(q, 3).exit, EXIT_FAILED);
+    jnq_depart(q, 0);
+    CHECK_EQ(holder_of(q, 1).exit, EXIT_CLEAN);
+    jnq_detach(third);
+    drop_queue(q);
+}
+
+static void name_is_that_of_the_next_entry(void)
+{
+    char longest[2 * JNQ_NAME_BYTES];
+    memset(longest, 'x', sizeof longest - 1);
+    longest[sizeof longest - 1] = 0;
+    jnq_name_process("first");
+    jnq_queue *q = make_queue(0);
+    jnq_name_process(longest);
+    jnq_queue *other = second_handle(q);
+    jnq_name_process("");
+    jnq_queue *third = second_handle(q);
+    CHECK(!strcmp(holder_of(q, 1).name, "first"));
+    CHECK_EQ(strlen(holder_of(q, 2).name), JNQ_NAME_BYTES - 1);
+    CHECK(!strncmp(holder_of(q, 2).name, longest, JNQ_NAME_BYTES - 1));
+    CHECK(!strcmp(holder_of(q, 3).name, "")); /* nothing of the one before */
+    jnq_detach(other);
+    jnq_name_process("a");
+    other = second_handle(q);
+    CHECK(!strcmp(holder_of(q, 2).name, "a"));
+    jnq_name_process("");
+    jnq_detach(third);
+    jnq_detach(other);
+    drop_queue(q);
+}
+
+static void is_waiting(jnq_queue *q, enum jnq_wait in, uint32_t threads, int64_t since, int64_t before)
+{
+    jnq_holder holder = holder_of(q, q->owner);
+    for (int i = JNQ_IN_GET; i <= JNQ_IN_JOIN; i++)
+        CHECK_EQ(holder.waiting[i], i == (int)in ? threads : 0);
+    CHECK_OP(holder.waiting_ns[in], >=, threads ? before - since : 0);
+    CHECK_OP(holder.waiting_ns[in], <=, threads ? event_now() - since : 0);
+}
+
+static void waits_are_counted_and_timed(void)
+{
+    for (int in = JNQ_IN_GET; in <= JNQ_IN_JOIN; in++) {
+        jnq_queue *q = make_queue(0);
+        enum jnq_wait wait = (enum jnq_wait)in;
+        int64_t now = event_now(), first = now - 10 * SECOND;
+        is_waiting(q, wait, 0, 0, now);
+        procs_wait(q, wait, first);
+        is_waiting(q, wait, 1, first, now);
+        procs_wait(q, wait, first + SECOND);
+        is_waiting(q, wait, 2, first, now); /* the first of them */
+        procs_wait_end(q, wait, first + 2 * SECOND);
+        is_waiting(q, wait, 1, first, now);
+        procs_wait_end(q, wait, first + 3 * SECOND);
+        is_waiting(q, wait, 0, 0, now);
+        procs_wait(q, wait, first + 3 * SECOND + MILLISECOND); /* it has only run signal handlers */
+        is_waiting(q, wait, 1, first, now);
+        procs_wait_end(q, wait, first + 4 * SECOND);
+        procs_wait(q, wait, first + 5 * SECOND); /* another wait */
+        is_waiting(q, wait, 1, first + 5 * SECOND, now);
+        procs_wait_end(q, wait, first + 6 * SECOND);
+        drop_queue(q);
+    }
+}
+
+struct waiter {
+    jnq_queue *q;
+    int in;
+};
+
+static void *wait_once(void *arg)
+{
+    struct waiter *w = arg;
+    uint64_t since = 0;
+    jnq_box box;
+    int64_t rc;
+    do
+        rc = w->in == JNQ_IN_GET   ? jnq_get(w->q, &box, JNQ_FOREVER)
+             : w->in == JNQ_IN_PUT ? jnq_put(w->q, "", 0, JNQ_FOREVER)
+                                   : jnq_join(w->q, &since, JNQ_FOREVER);
+    while (rc == JNQ_INTERRUPTED);
+    CHECK_OP(rc, >=, JNQ_OK);
+    return NULL;
+}
+
+static void threads_that_wait_are_seen(void)
+{
+    for (int in = JNQ_IN_GET; in <= JNQ_IN_JOIN; in++) {
+        jnq_queue *q = make_queue(1);
+        if (in != JNQ_IN_GET)
+            put_item(q, 0, 0);
+        struct waiter w = {q, in};
+        pthread_t threads[2] = {start_thread(wait_once, &w), start_thread(wait_once, &w)};
+        while (holder_of(q, 1).waiting[in] < 2)
+            nap(MILLISECOND / 10);
+        for (int i = 0; i < 2; i++)
+            if (in == JNQ_IN_GET)
+                put_item(q, 0, 0);
+            else if (in == JNQ_IN_PUT)
+                wait_once(&(struct waiter){q, JNQ_IN_GET});
+            else if (!i)
+                get_item(q, 0, 0);
+        for (int i = 0; i < 2; i++)
+            join_thread(threads[i]);
+        is_waiting(q, (enum jnq_wait)in, 0, 0, 0);
+        drop_queue(q);
+    }
+}
+
+/* join() needs no entry; another thread of the process may get it one meanwhile. */
+static void enter_while_a_thread_joins(void *arg)
+{
+    struct waiter w = {arg, JNQ_IN_JOIN};
+    CHECK(!procs_entered(w.q));
+    pthread_t thread = start_thread(wait_once, &w);
+    uint32_t announced = load_sc(&w.q->sh->zero.announced);
+    while (load_sc(&w.q->sh->zero.announced) == announced)
+        nap(MILLISECOND / 10);
+    get_item(w.q, 0, 0);
+    CHECK(procs_entered(w.q));
+    join_thread(thread);
+    is_waiting(w.q, JNQ_IN_JOIN, 0, 0, 0);
+}
+
+static void wait_that_began_without_an_entry_ends_without_it(void)
+{
+    jnq_queue *q = make_queue(0);
+    put_item(q, 0, 0);
+    join_child(start_child(enter_while_a_thread_joins, q));
+    CHECK_EQ(jnq_reap(q), JNQ_OK);
+    drop_queue(q);
+}
+
+static void age_is_that_of_the_oldest_task(void)
+{
+    for (int on_death = JNQ_RAISE; on_death <= JNQ_REDELIVER; on_death++) {
+        jnq_queue *q = make_mortal_queue(0, on_death, 1);
+        enum { TASKS = 20 };
+        static jnq_box boxes[TASKS];
+        for (uint64_t i = 0; i < TASKS; i++)
+            put_item(q, 0, 0);
+        int64_t now = event_now();
+        for (uint64_t i = 0; i < TASKS; i++) {
+            take_item(q, &boxes[i], 0, 0);
+            uint64_t *taken_ns = &q->me->taken_ns[i % PROC_TAKEN];
+            CHECK_OP(*taken_ns, >, now - SECOND);
+            CHECK_OP(*taken_ns, <=, event_now());
+            *taken_ns = (uint64_t)(now - (int64_t)(TASKS - i) * SECOND); /* as if they were taken second by second */
+        }
+        for (uint64_t tasks = TASKS; tasks; tasks--) {
+            jnq_holder holder = holder_of(q, 1);
+            uint64_t known = tasks < PROC_TAKEN ? tasks : PROC_TAKEN;
+            CHECK_EQ(holder.tasks, tasks);
+            CHECK_OP(holder.oldest_ns, >=, known * SECOND);
+            CHECK_OP(holder.oldest_ns, <, (known + 1) * SECOND);
+            finish_item(q, &boxes[TASKS - tasks]);
+        }
+        CHECK_EQ(holder_of(q, 1).tasks, 0);
+        CHECK_EQ(holder_of(q, 1).oldest_ns, 0);
+        drop_queue(q);
+    }
+}
+
+static void entry_forgets_its_last_process(void)
+{
+    jnq_queue *q = make_queue(0), *other = second_handle(q);
+    jnq_box box;
+    put_item(q, 0, 0);
+    put_item(q, 0, 0);
+    take_item(other, &box, 0, 0);
+    CHECK_EQ(jnq_task_done(other, 1), JNQ_OK);
+    procs_wait(other, JNQ_IN_PUT, event_now());
+    jnq_depart(other, 0);
+    jnq_detach(other);
+    other = second_handle(q);
+    CHECK_EQ(other->owner, 2);
+    CHECK_EQ(other->me->takes, 0);
+    CHECK_EQ(other->me->dones, 0);
+    CHECK_EQ(other->me->exit, 0);
+    is_waiting(other, JNQ_IN_PUT, 0, 0, 0);
+    get_item(q, 0, 0);
+    jnq_detach(other);
+    drop_queue(q);
+}
+
+static void graves_are_no_processes(void)
+{
+    jnq_queue *q = make_queue(0), *others[GRAVES_MAX + 2];
+    put_item(q, 0, 0); /* else they would be forgotten by the next to enter */
+    for (int i = 0; i < GRAVES_MAX + 2; i++)
+        others[i] = second_handle(q);
+    lock_procs(q);
+    for (uint32_t owner = 2; owner < GRAVES_MAX + 2; owner++) {
+        CHECK(procs_bury(q, owner));
+        CHECK(procs_is_grave(q, owner));
+        CHECK(!procs_known(q, owner));
+        CHECK(!procs_dead(q, owner));
+        CHECK_EQ(q->sh->procs.graves, owner - 1);
+    }
+    CHECK(!procs_bury(q, GRAVES_MAX + 2)); /* too many */
+    CHECK(procs_known(q, GRAVES_MAX + 2));
+    unlock_procs(q);
+    CHECK_EQ(counters(q).processes, 3);
+    CHECK_EQ(holder_of(q, 2).dead, 1);
+    jnq_queue *next = second_handle(q); /* does not take the place of a grave */
+    CHECK_EQ(next->owner, GRAVES_MAX + 4);
+    lock_procs(q);
+    procs_forget(q);
+    unlock_procs(q);
+    CHECK_EQ(q->sh->procs.graves, 0);
+    CHECK(!procs_is_grave(q, 2));
+    jnq_holder holder;
+    CHECK_EQ(jnq_read_holder(q, 2, &holder), JNQ_EMPTY);
+    CHECK_EQ(counters(q).processes, 4);
+    jnq_detach(next);
+    for (int i = 0; i < GRAVES_MAX + 2; i++) {
+        others[i]->fork = i < GRAVES_MAX ? 0 : others[i]->fork; /* their entries are gone */
+        jnq_detach(others[i]);
+    }
+    CHECK_EQ(counters(q).processes, 1);
+    get_item(q, 0, 0);
+    drop_queue(q);
+}
+
 TESTS("procs", creator_is_entered_and_alive, each_handle_has_its_entry, reused_pid_is_told_apart,
       unknown_start_is_alive, child_of_a_fork_gets_its_own_entry, zombie_is_dead_and_stopped_is_alive,
       process_whose_main_thread_ended_is_alive, name_of_a_process_says_nothing, entries_of_killed_children_are_reused,
-      entries_of_a_killed_crowd_are_reused, full_table_is_crowded, other_namespaces_are_refused, threads_enter_once)
+      entries_of_a_killed_crowd_are_reused, full_table_is_crowded, other_namespaces_are_refused, threads_enter_once,
+      holders_are_numbered_through, name_is_that_of_the_next_entry, waits_are_counted_and_timed,
+      threads_that_wait_are_seen, wait_that_began_without_an_entry_ends_without_it, age_is_that_of_the_oldest_task,
+      entry_forgets_its_last_process, graves_are_no_processes)

@@ -1,5 +1,5 @@
 /* recover: processes are killed at random instants of every operation; what they held is freed, nothing is delivered
- * twice, no item is lost but what the dead had in hand, and the rest goes on. */
+ * twice, no item is lost but what the dead had in hand (and with JNQ_REDELIVER none), and the rest goes on. */
 #include "harness.h"
 
 #include "heap.h"
@@ -12,6 +12,7 @@ struct arena {
     jnq_queue *q;
     uint32_t next;             /* name */
     uint32_t steps;            /* of all children */
+    uint32_t again;            /* items that were given again: those of who died before it could report them done */
     unsigned char put[NAMES];  /* put() had returned */
     unsigned char seen[NAMES]; /* a get has given it, for good */
 };
@@ -55,13 +56,15 @@ static uint32_t name_of(const jnq_box *box)
     return name;
 }
 
-/* The end of an item: no other get has given it. */
+/* The end of an item: no other get has given it, but to one who died right here. */
 static void finish(struct arena *arena, jnq_box *box)
 {
     uint32_t name = name_of(box);
-    CHECK(!(set_bits_sc(&arena->seen[name], (unsigned char)1)));
-    jnq_release(box);
-    CHECK_EQ(jnq_task_done(arena->q, 1), JNQ_OK);
+    bool again = set_bits_sc(&arena->seen[name], (unsigned char)1);
+    CHECK(!again || mode == JNQ_REDELIVER);
+    if (again)
+        add_sc(&arena->again, 1);
+    finish_item(arena->q, box);
 }
 
 static void put_and_get_for_ever(void *arg)
@@ -75,8 +78,8 @@ static void put_and_get_for_ever(void *arg)
         if (below(&random, 50) == 0)
             CHECK(jnq_reap(arena->q) <= 0);
         rc = jnq_get(arena->q, &box, below(&random, 8) ? JNQ_NOW : event_now() + MILLISECOND);
-        CHECK(rc >= JNQ_LARGE || rc == JNQ_EMPTY || rc == JNQ_INTERRUPTED);
-        if (rc < JNQ_LARGE)
+        CHECK(is_item(rc) || rc == JNQ_EMPTY || rc == JNQ_INTERRUPTED);
+        if (!is_item(rc))
             continue;
         name_of(&box);
         if (below(&random, 4) == 0) {
@@ -93,7 +96,7 @@ static void drain(struct arena *arena)
 {
     jnq_box box;
     int64_t rc;
-    while ((rc = jnq_get(arena->q, &box, JNQ_NOW)) >= JNQ_LARGE)
+    while (is_item(rc = jnq_get(arena->q, &box, JNQ_NOW)))
         finish(arena, &box);
     CHECK_EQ(rc, load_sc(&arena->q->sh->ended) ? JNQ_SHUTDOWN : JNQ_EMPTY);
 }
@@ -105,15 +108,18 @@ static uint64_t kill_all(pid_t *pids, unsigned n)
     return n;
 }
 
-/* What was put and never given was in the hands of the dead; each had at most one item. */
+/* What was put and never given was in the hands of the dead; each had at most one item. What came back was given again
+ * if its taker died in finish(). */
 static void nothing_else_is_lost(struct arena *arena, uint64_t kills)
 {
     uint64_t lost = 0;
     CHECK_OP(arena->next, <, NAMES);
     for (uint32_t name = 0; name <= arena->next; name++)
         lost += arena->put[name] && !arena->seen[name];
-    CHECK_OP(lost, <=, kills);
-    CHECK_OP(jnq_unfinished(arena->q), <=, kills);
+    CHECK_OP(lost, <=, mode == JNQ_REDELIVER ? 0 : kills);
+    CHECK_OP(jnq_unfinished(arena->q), <=, mode == JNQ_REDELIVER ? 0 : kills);
+    CHECK_OP(arena->again, <=, kills);
+    CHECK_OP(counters(arena->q).redeliveries, <=, kills);
 }
 
 static void leaves_one_block(jnq_queue *q)
@@ -178,7 +184,7 @@ static void shut_down_for_ever(void *arg)
     for (int i = 0; i < 20; i++) {
         jnq_box box;
         put_named(ending->arena, &random, JNQ_NOW);
-        if (jnq_get(ending->arena->q, &box, JNQ_NOW) >= JNQ_LARGE)
+        if (is_item(jnq_get(ending->arena->q, &box, JNQ_NOW)))
             finish(ending->arena, &box);
         for (int more = 0; more < 10; more++)
             put_named(ending->arena, &random, JNQ_NOW);
@@ -218,7 +224,7 @@ static void wait_for_ever(void *arg)
     uint64_t since = 0;
     jnq_box box;
     for (;;) {
-        if (jnq_get(arena->q, &box, event_now() + MILLISECOND / 2) >= JNQ_LARGE) {
+        if (is_item(jnq_get(arena->q, &box, event_now() + MILLISECOND / 2))) {
             while (jnq_unget(arena->q, &box) == JNQ_INTERRUPTED)
                 ;
         }
@@ -279,5 +285,5 @@ static void workload_completes_in_spite_of_kills(void)
     drop_arena(arena);
 }
 
-TESTS("recover", killed_in_an_unbounded_queue, killed_in_a_bounded_queue, killed_in_shutdown,
-      killed_waiters_leave_the_rest_working, workload_completes_in_spite_of_kills)
+TESTS_IN_ALL_MODES("recover", killed_in_an_unbounded_queue, killed_in_a_bounded_queue, killed_in_shutdown,
+                   killed_waiters_leave_the_rest_working, workload_completes_in_spite_of_kills)

@@ -84,7 +84,7 @@ static void nobody_can_cut_it_off(void)
 {
     int fd = memfd_create("joinq-test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     jnq_queue *q;
-    CHECK_EQ(jnq_create(fd, 0, &q), JNQ_OK);
+    CHECK_EQ(jnq_create(fd, 0, JNQ_RAISE, 3, &q), JNQ_OK);
     under_test = q;
     off_t bytes = (off_t)counters(q).segment_bytes;
     CHECK(ftruncate(fd, bytes - 4096) && errno == EPERM);
@@ -107,19 +107,19 @@ static void creates_in_empty_files_only(void)
     jnq_queue *q = NULL;
     int fd = fresh_memfd();
     CHECK_EQ(write(fd, "x", 1), 1);
-    CHECK_EQ(jnq_create(fd, 0, &q), EEXIST);
+    CHECK_EQ(jnq_create(fd, 0, JNQ_RAISE, 1, &q), EEXIST);
     char byte;
     CHECK_EQ(pread(fd, &byte, 1, 0), 1);
     CHECK_EQ(byte, 'x');
     close(fd);
-    CHECK_EQ(jnq_create(fd, 0, &q), EBADF);
+    CHECK_EQ(jnq_create(fd, 0, JNQ_RAISE, 1, &q), EBADF);
     fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    CHECK_EQ(jnq_create(fd, 0, &q), EEXIST);
+    CHECK_EQ(jnq_create(fd, 0, JNQ_RAISE, 1, &q), EEXIST);
     close(fd);
     CHECK(q == NULL);
     q = make_queue(0);
     jnq_queue *other = NULL;
-    CHECK_EQ(jnq_create(jnq_fileno(q), 0, &other), EEXIST);
+    CHECK_EQ(jnq_create(jnq_fileno(q), 0, JNQ_RAISE, 1, &other), EEXIST);
     drop_queue(q);
 }
 
@@ -141,9 +141,9 @@ static void is_sparse_and_fits_limits(void)
     tiny.rlim_cur = 1 << 20;
     CHECK(!setrlimit(RLIMIT_FSIZE, &tiny));
     int fd = fresh_memfd();
-    CHECK_EQ(jnq_create(fd, 0, &q), ENOMEM);
+    CHECK_EQ(jnq_create(fd, 0, JNQ_RAISE, 1, &q), ENOMEM);
     CHECK(!setrlimit(RLIMIT_FSIZE, &usual));
-    CHECK_EQ(jnq_create(fd, 0, &q), JNQ_OK); /* the failure left the file empty */
+    CHECK_EQ(jnq_create(fd, 0, JNQ_RAISE, 1, &q), JNQ_OK); /* the failure left the file empty */
     under_test = q;
     drop_queue(q);
 }
@@ -153,7 +153,7 @@ static void layout_has_no_overlap(void)
     jnq_queue *q = make_queue(0);
     struct jnq_shared *sh = q->sh;
     CHECK_OP(sizeof *sh, <=, sh->procs_off);
-    CHECK_OP(sh->procs_off + PROCS_MAX * sizeof(struct jnq_proc), <=, sh->map_off);
+    CHECK_OP(sh->procs_off + q->procs_max * sizeof(struct jnq_proc), <=, sh->map_off);
     CHECK_OP(sh->map_off + sh->units * sizeof(uint64_t), <=, sh->heap_off);
     CHECK_OP(sh->heap_off + sh->units * sh->unit_bytes, <=, sh->segment_bytes);
     CHECK_EQ(sh->heap_off % sh->unit_bytes, 0);
@@ -215,7 +215,7 @@ static void works_without_memfd(void)
     CHECK_OP(fd, >=, 0);
     unlink(path);
     jnq_queue *q;
-    CHECK_EQ(jnq_create(fd, 0, &q), JNQ_OK);
+    CHECK_EQ(jnq_create(fd, 0, JNQ_RAISE, 1, &q), JNQ_OK);
     under_test = q;
     for (uint64_t i = 0; i < 100; i++)
         put_item(q, i * 1000, i);
