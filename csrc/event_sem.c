@@ -6,11 +6,14 @@
  *
  * The number of sleepers is unknown, so a wake for all is handed on: `all` keeps the seq of the last one, and
  * whoever was asleep since before it posts a token for the next. Many tokens are posted to begin with, so that a later
- * sleeper who takes one does not end the chain. */
+ * sleeper who takes one does not end the chain.
+ *
+ * Foreign writes: a semaphore that is none any more is not used; then sleepers look again after their slice. */
 #ifdef JNQ_DOOR_SEM
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdbool.h>
+#include <string.h>
 #include <time.h>
 
 #include "atomics.h"
@@ -23,9 +26,30 @@ const char *jnq_door(void) { return "semaphore"; }
 
 int event_init(struct jnq_event *ev) { return sem_init(&ev->sem, 1, 0) ? errno : 0; }
 
+#if defined(__GLIBC__) && UINTPTR_MAX == UINT64_MAX
+
+#define SEM_COUNTS 8 /* bytes that change; with others in the rest the C library ends the process */
+
+static sem_t model;
+
+__attribute__((constructor)) static void make_model(void) { sem_init(&model, 1, 0); }
+
+static bool is_ours(sem_t *sem)
+{
+    return !memcmp((char *)sem + SEM_COUNTS, (char *)&model + SEM_COUNTS, sizeof model - SEM_COUNTS);
+}
+
+#else
+
+static bool is_ours(sem_t *sem) { return (void)sem, true; }
+
+#endif
+
 /* Posts up to n tokens; false if TOKENS_MAX lie there. */
 static bool post(struct jnq_event *ev, uint64_t n)
 {
+    if (!is_ours(&ev->sem))
+        return true;
     int tokens = TOKENS_MAX;
     sem_getvalue(&ev->sem, &tokens);
     if (tokens >= TOKENS_MAX)
@@ -57,6 +81,11 @@ enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns
 {
     if (load_sc(&ev->seq) != e)
         return EVENT_WOKEN;
+    if (!is_ours(&ev->sem)) {
+        int64_t span = until_ns - event_now();
+        event_pause(span < 0 ? 0 : span < EVENT_SLICE_NS ? span : EVENT_SLICE_NS);
+        return EVENT_WOKEN;
+    }
     if (!sleep_until(&ev->sem, until_ns)) {
         if ((int32_t)(load_sc(&ev->all) - e) > 0)
             post(ev, 1);
