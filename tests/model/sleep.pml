@@ -11,10 +11,15 @@
  *              between event_alert() and his step
  *   counting   takes <= puts <= takes + MAXSIZE
  *
- * Left out: what the locks guard (recover.pml), deadlines, the spin before the sleep (a look like any other), the return
+ * Left out: what lies in the queue (recover.pml), deadlines, the spin before the sleep (a look like any other), the return
  * to Python once a second (it only makes sleeps shorter).
  *
- * Seeded bugs: WAKE_BEFORE_PUBLISH, NO_RECHECK, NO_ALERT, DEEP_AT_ONCE, and those of event.pml. */
+ * Locks. What a lock guards is one step here: taking it moves freely behind what others do, releasing it before, and
+ * nothing that is loaded in between changes (takes < puts under the head lock) or matters. recover.pml has every lock
+ * step.
+ *
+ * Seeded bugs: WAKE_BEFORE_PUBLISH, NO_RECHECK, DEEP_AT_ONCE, DEEP_WITHOUT_SLICE, and those of event.pml.
+ * ONLY_WAKERS_DIE takes from the excuses of a long sleep that of who was woken and died. */
 #ifndef PUTTERS
 #define PUTTERS 1
 #endif
@@ -88,7 +93,7 @@ byte long_excuses; /* long sleeps that deaths explain */
 #define ON_WAKE(v) \
     called[v] = called[v] || owes[me] > 0; \
     called_slow[v] = called_slow[v] || (owes[me] > 0 && SLOW_EXCUSES(me))
-#ifdef DOCUMENTED_ONLY /* the case that event.h names, and no other */
+#ifdef ONLY_WAKERS_DIE /* not who they wake */
 #define SLOW_EXCUSES(v) false
 #else
 #define SLOW_EXCUSES(v) (slow & BIT(v))
