@@ -1,7 +1,8 @@
 /* counts: what is unfinished, and how join() waits for a zero that may be over when it looks (csrc/counts.h).
  *
- * PUTTERS processes put PUTS items each, WORKERS processes take items and report them done, TAKES at the most or until no more can come,
- * JOINERS processes join once; with CUT a process calls shutdown(immediate), with OBSERVER one reads `unfinished`.
+ * PUTTERS processes put PUTS items each, WORKERS processes take items and report them done, TAKES at the most or until
+ * no more can come, JOINERS processes join once; with CUT a process calls shutdown(immediate), with OBSERVER one reads
+ * `unfinished`.
  *
  * Properties
  *   exact      `unfinished` is what the count was at some moment of the call; dones <= puts always; no task_done() for
@@ -22,7 +23,8 @@
  * Left out: sleeping for items (get waits as if by magic; sleep.pml), EVENT_DEEP, task_done(n) for n > 1 and for items
  * that were not taken, giving back.
  *
- * Seeded bugs: COUNT_AFTER_PUBLISH, NO_ZERO_RECORD_BEFORE_PUT, JOINING_NOT_REREAD, WAKE_BEFORE_RECORD, RECORD_ANYWAY, NO_RECHECK, and those of event.pml. */
+ * Seeded bugs: COUNT_AFTER_PUBLISH, NO_ZERO_RECORD_BEFORE_PUT, JOINING_NOT_REREAD, WAKE_BEFORE_RECORD, RECORD_ANYWAY,
+ * NO_RECHECK. */
 #ifndef PUTTERS
 #define PUTTERS 1
 #endif
@@ -132,6 +134,8 @@ inline record_zero(at_puts)
 #define OWE(v) if :: IN_JOIN(v) -> owed[v] = true :: else fi
 #define KEPT(v) assert(!IN_JOIN(v) || !owed[v] || zero_at >= since[v])
 
+#define OWE_JOINERS if :: UNFINISHED == 0 -> BOTH(OWE) :: else fi
+
 #if JOINERS > 1
 #define BOTH(what) what(1); what(2)
 #else
@@ -145,21 +149,17 @@ proctype putter(byte me)
     {
         do
         :: n < PUTS ->
-            d_step {
-                owner[TAIL] == 0 -> owner[TAIL] = me;
-                if
-                :: UNFINISHED == 0 -> BOTH(OWE)
-                :: else
-                fi
-            };
+            lock_until(TAIL);
             if
             :: atomic { ended -> owner[TAIL] = 0; break } /* JNQ_SHUTDOWN */
             :: else
             fi;
-#ifndef NO_ZERO_RECORD_BEFORE_PUT
+#ifdef NO_ZERO_RECORD_BEFORE_PUT
+            d_step { OWE_JOINERS };
+#else
             if /* counts.c: counts_before_put() */
-            :: !joining
-            :: else ->
+            :: d_step { !joining -> OWE_JOINERS }
+            :: d_step { else -> OWE_JOINERS };
                 if
                 :: dones == puts -> /* puts stands still */
                     record_zero(puts);

@@ -1,7 +1,8 @@
 /* sleep: put and get, and how they sleep until there is an item or room.
  *
- * PUTTERS processes put ITEMS items each, GETTERS processes get, GETS times or for ever; MAXSIZE 0 is an unbounded queue. UNGETS
- * items may be given back; with SHUTDOWN a process ends the queue. With DEEP the sleepers also sleep long (event.h).
+ * PUTTERS processes put ITEMS items each, GETTERS processes get, GETS times or for ever; MAXSIZE 0 is an unbounded
+ * queue. UNGETS items may be given back; with SHUTDOWN a process ends the queue. With DEEP the sleepers also sleep long
+ * (event.h).
  *
  * Properties
  *   deadlock   the only end states are: everybody has finished or sleeps and his condition is false
@@ -11,8 +12,8 @@
  *              between event_alert() and his step
  *   counting   takes <= puts <= takes + MAXSIZE
  *
- * Left out: what lies in the queue (recover.pml), deadlines, the spin before the sleep (a look like any other), the return
- * to Python once a second (it only makes sleeps shorter).
+ * Left out: what lies in the queue (recover.pml), deadlines, the spin before the sleep (a look like any other), the
+ * return to Python once a second (it only makes sleeps shorter).
  *
  * Locks. What a lock guards is one step here: taking it moves freely behind what others do, releasing it before, and
  * nothing that is loaded in between changes (takes < puts under the head lock) or matters. recover.pml has every lock
@@ -55,7 +56,7 @@ byte owes[6];     /* sleepers that would miss a wake-up if this process died now
 bool called[6];   /* woken by a step, has not looked yet */
 byte excuses;     /* slices that deaths explain */
 byte mid, slow;   /* sets: is between event_alert() and its step; has been there for a slice */
-byte beside[6]; /* who has been there since this one fell asleep */
+byte beside[6];   /* who has been there since this one fell asleep */
 bool called_slow[6], deeply[6];
 byte long_excuses; /* long sleeps that deaths explain */
 
