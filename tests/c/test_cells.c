@@ -969,6 +969,7 @@ static void check_names_the_broken_invariant(void)
     cell->next = sh->head.front;
     CHECK_EQ(jnq_check(q), 6); /* in a ring */
     sh->head.front = 0;
+    __real_heap_lease(q, boxes[0].lease, q->owner);
     is_whole(q);
     CHECK_EQ(jnq_unget(q, &boxes[1]), JNQ_OK);
     CHECK_EQ(jnq_unget(q, &boxes[0]), JNQ_OK);

@@ -1,7 +1,8 @@
 /* counts: what is unfinished, and how join() waits for a zero that may be over when it looks (csrc/counts.h).
  *
- * PUTTERS processes put PUTS items each, WORKERS processes take items and report them done, TAKES at the most or until no more can come,
- * JOINERS processes join once; with CUT a process calls shutdown(immediate), with OBSERVER one reads `unfinished`.
+ * PUTTERS processes put PUTS items each, WORKERS processes take items and report them done, TAKES at the most or until
+ * no more can come, JOINERS processes join once; with CUT a process calls shutdown(immediate), with OBSERVER one reads
+ * `unfinished`.
  *
  * Properties
  *   exact      `unfinished` is what the count was at some moment of the call; dones <= puts always; no task_done() for
@@ -14,7 +15,7 @@
  *
  * STRICT_ZERO asks for more: that no zero is missed, not even one that lasts only while a put is between its look and
  * R1. That does not hold (announce_zero(): "a put was faster, and did not see the zero"), and need not: that put and
- * the task_done() or join() were going on at the same time.
+ * that task_done() go on at the same time, so the put may as well count as the first.
  *
  * Locks. A critical section is one step where nothing that others write without the lock is loaded in it: taking a
  * lock moves freely behind, and releasing it before what others do; recover.pml has every lock step.
@@ -22,7 +23,8 @@
  * Left out: sleeping for items (get waits as if by magic; sleep.pml), EVENT_DEEP, task_done(n) for n > 1 and for items
  * that were not taken, giving back.
  *
- * Seeded bugs: COUNT_AFTER_PUBLISH, NO_ZERO_RECORD_BEFORE_PUT, JOINING_NOT_REREAD, WAKE_BEFORE_RECORD, RECORD_ANYWAY, NO_RECHECK, and those of event.pml. */
+ * Seeded bugs: COUNT_AFTER_PUBLISH, NO_ZERO_RECORD_BEFORE_PUT, JOINING_NOT_REREAD, WAKE_BEFORE_RECORD, RECORD_ANYWAY,
+ * NO_RECHECK. */
 #ifndef PUTTERS
 #define PUTTERS 1
 #endif
@@ -72,11 +74,18 @@ byte owes[PROCESSES], excuses;
 #define IN_CALL(v) called[v]
 bool called[PROCESSES];
 
+#ifdef STRICT_ZERO
+bool zero_in_join; /* there was a zero while process 1 was in join(), after it had announced itself */
+#define NOTE_STRICTLY if :: IN_JOIN(1) && UNFINISHED == 0 -> zero_in_join = true :: else fi;
+#else
+#define NOTE_STRICTLY
+#endif
+
 /* To follow every step that changes the count. */
 #ifdef OBSERVER
-#define CHANGED NOTE_ZERO(1); NOTE_ZERO(2); assert(dones <= puts); values = values | 1 << UNFINISHED
+#define CHANGED NOTE_STRICTLY NOTE_ZERO(1); NOTE_ZERO(2); assert(dones <= puts); values = values | 1 << UNFINISHED
 #else
-#define CHANGED NOTE_ZERO(1); NOTE_ZERO(2); assert(dones <= puts)
+#define CHANGED NOTE_STRICTLY NOTE_ZERO(1); NOTE_ZERO(2); assert(dones <= puts)
 #endif
 
 #define MISSED(ev) JOINED(me)
@@ -125,6 +134,8 @@ inline record_zero(at_puts)
 #define OWE(v) if :: IN_JOIN(v) -> owed[v] = true :: else fi
 #define KEPT(v) assert(!IN_JOIN(v) || !owed[v] || zero_at >= since[v])
 
+#define OWE_JOINERS if :: UNFINISHED == 0 -> BOTH(OWE) :: else fi
+
 #if JOINERS > 1
 #define BOTH(what) what(1); what(2)
 #else
@@ -138,21 +149,17 @@ proctype putter(byte me)
     {
         do
         :: n < PUTS ->
-            d_step {
-                owner[TAIL] == 0 -> owner[TAIL] = me;
-                if
-                :: UNFINISHED == 0 -> BOTH(OWE)
-                :: else
-                fi
-            };
+            lock_until(TAIL);
             if
             :: atomic { ended -> owner[TAIL] = 0; break } /* JNQ_SHUTDOWN */
             :: else
             fi;
-#ifndef NO_ZERO_RECORD_BEFORE_PUT
+#ifdef NO_ZERO_RECORD_BEFORE_PUT
+            d_step { OWE_JOINERS };
+#else
             if /* counts.c: counts_before_put() */
-            :: !joining
-            :: else ->
+            :: d_step { !joining -> OWE_JOINERS }
+            :: d_step { else -> OWE_JOINERS };
                 if
                 :: dones == puts -> /* puts stands still */
                     record_zero(puts);
@@ -379,7 +386,7 @@ again:
 active proctype strict()
 {
 end_strict:
-    d_step { awake == 0 && asleep[1] && was_zero[1] && !JOINED(1) -> assert(false) }
+    d_step { awake == 0 && asleep[1] && zero_in_join && !JOINED(1) -> assert(false) }
 }
 #endif
 

@@ -15,8 +15,8 @@
  * that ends is a wake-up that was missing, and the model asserts that a death explains it. TICKS slices may end at any
  * moment besides, and SIGNALS signals may end a wait.
  *
- * The file that includes this one says what its ghosts do: ON_DEATH(v), ON_SLEEP, ON_WAKE(v), AFTER_WAKE_ONE; and MISSED(ev), BROKEN_SLEEP(ev),
- * ON_TICK(ev). */
+ * The file that includes this one says what its ghosts do: ON_DEATH(v), ON_SLEEP, ON_WAKE(v), AFTER_WAKE_ONE, and with
+ * event.pml MISSED(ev), BROKEN_SLEEP(ev), ON_TICK. */
 #ifndef DEATHS
 #define DEATHS 0
 #endif

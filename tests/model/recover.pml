@@ -1,10 +1,10 @@
 /* recover: what a killed process leaves in the blocks, the positions and the runs, and how the next one puts it right
  * (csrc/fifo.h, recover.h, and the ownership in heap.h).
  *
- * Process 1 puts ITEMS items, process 2 gets until no more can come; process 3, a NEWCOMER, enters the process table and
- * then gets too, or with PUT_LATE puts one. Process 4 reaps at any time. With EXTENTS every item lies in a run of its
- * own. Process 5 cannot be killed: it waits until all others have ended, reaps, and looks at what is left. A block has
- * room for CAP records and the one that ends it. A freed run is given out again soon, with its old bytes.
+ * Process 1 puts ITEMS items, process 2 gets until no more can come; process 3, a NEWCOMER, enters the process table
+ * and then gets too, or with PUT_LATE puts one. Process 4 reaps at any time. With EXTENTS every item lies in a run of
+ * its own. Process 5 cannot be killed: it waits until all others have ended, reaps, and looks at what is left. A block
+ * has room for CAP records and the one that ends it. A freed run is given out again soon, with its old bytes.
  *
  * Properties
  *   order      each item is taken at most once, whole, and in its place; what is taken was committed
@@ -305,7 +305,14 @@ inline get()
         };
 #ifdef EXTENTS
         heap_own(pos);
-        d_step { takes++; assert(takes <= puts); holder[pos] = me; reachable[pos] = false; extent = pos; pos = 0 }; /* R2 */
+        d_step { /* R2 */
+            takes++;
+            assert(takes <= puts);
+            holder[pos] = me;
+            reachable[pos] = false;
+            extent = pos;
+            pos = 0
+        };
 #else
         d_step { takes++; assert(takes <= puts); TOOK(pos); pos = 0 }; /* R2 */
 #endif

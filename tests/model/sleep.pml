@@ -1,7 +1,8 @@
 /* sleep: put and get, and how they sleep until there is an item or room.
  *
- * PUTTERS processes put ITEMS items each, GETTERS processes get, GETS times or for ever; MAXSIZE 0 is an unbounded queue. UNGETS
- * items may be given back; with SHUTDOWN a process ends the queue. With DEEP the sleepers also sleep long (event.h).
+ * PUTTERS processes put ITEMS items each, GETTERS processes get, GETS times or for ever; MAXSIZE 0 is an unbounded
+ * queue. UNGETS items may be given back; with SHUTDOWN a process ends the queue. With DEEP the sleepers also sleep long
+ * (event.h).
  *
  * Properties
  *   deadlock   the only end states are: everybody has finished or sleeps and his condition is false
@@ -11,10 +12,15 @@
  *              between event_alert() and his step
  *   counting   takes <= puts <= takes + MAXSIZE
  *
- * Left out: what the locks guard (recover.pml), deadlines, the spin before the sleep (a look like any other), the return
- * to Python once a second (it only makes sleeps shorter).
+ * Left out: what lies in the queue (recover.pml), deadlines, the spin before the sleep (a look like any other), the
+ * return to Python once a second (it only makes sleeps shorter).
  *
- * Seeded bugs: WAKE_BEFORE_PUBLISH, NO_RECHECK, NO_ALERT, DEEP_AT_ONCE, and those of event.pml. */
+ * Locks. What a lock guards is one step here: taking it moves freely behind what others do, releasing it before, and
+ * nothing that is loaded in between changes (takes < puts under the head lock) or matters. recover.pml has every lock
+ * step.
+ *
+ * Seeded bugs: WAKE_BEFORE_PUBLISH, NO_RECHECK, DEEP_AT_ONCE, DEEP_WITHOUT_SLICE, and those of event.pml.
+ * ONLY_WAKERS_DIE takes from the excuses of a long sleep that of who was woken and died. */
 #ifndef PUTTERS
 #define PUTTERS 1
 #endif
@@ -50,7 +56,7 @@ byte owes[6];     /* sleepers that would miss a wake-up if this process died now
 bool called[6];   /* woken by a step, has not looked yet */
 byte excuses;     /* slices that deaths explain */
 byte mid, slow;   /* sets: is between event_alert() and its step; has been there for a slice */
-byte beside[6]; /* who has been there since this one fell asleep */
+byte beside[6];   /* who has been there since this one fell asleep */
 bool called_slow[6], deeply[6];
 byte long_excuses; /* long sleeps that deaths explain */
 
@@ -88,7 +94,7 @@ byte long_excuses; /* long sleeps that deaths explain */
 #define ON_WAKE(v) \
     called[v] = called[v] || owes[me] > 0; \
     called_slow[v] = called_slow[v] || (owes[me] > 0 && SLOW_EXCUSES(me))
-#ifdef DOCUMENTED_ONLY /* the case that event.h names, and no other */
+#ifdef ONLY_WAKERS_DIE /* not who they wake */
 #define SLOW_EXCUSES(v) false
 #else
 #define SLOW_EXCUSES(v) (slow & BIT(v))
