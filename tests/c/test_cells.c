@@ -962,7 +962,7 @@ static void check_names_the_broken_invariant(void)
     sh->dones++;
     CHECK_EQ(jnq_check(q), 7);
     sh->dones--;
-    sh->head.front = (uint64_t)1 << (64 - LIST_BITS) | boxes[0].lease; /* queued, and not in hand: two leases too many */
+    sh->head.front = (uint64_t)1 << (64 - LIST_BITS) | boxes[0].lease; /* as if it were queued */
     struct jnq_cell *cell = unit_at(q, boxes[0].lease);
     cell->next = 0;
     CHECK_EQ(jnq_check(q), 0); /* what can be reached is no lease */

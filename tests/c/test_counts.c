@@ -720,7 +720,6 @@ TESTS("counts", queued_and_unfinished_follow, done_is_all_or_none, joiner_sees_a
       figures_are_exact_at_every_moment, dones_of_threads_add_up, entry_knows_what_its_process_has,
       nothing_is_counted_if_nothing_depends_on_it, report_of_anothers_task_is_foreign,
       report_of_too_many_of_ones_own_is_foreign, task_done_before_it_is_taken_is_foreign,
-      child_that_reports_its_parents_task_is_foreign, too_many_are_not_foreign,
-      too_many_of_a_thread_disturb_no_other, report_under_way_is_seen,
-      threads_share_what_their_process_has, threads_that_take_and_report_are_not_foreign, dead_letters_are_finished,
-      cut_counts_dead_letters_as_done)
+      child_that_reports_its_parents_task_is_foreign, too_many_are_not_foreign, too_many_of_a_thread_disturb_no_other,
+      report_under_way_is_seen, threads_share_what_their_process_has, threads_that_take_and_report_are_not_foreign,
+      dead_letters_are_finished, cut_counts_dead_letters_as_done)

@@ -50,6 +50,15 @@ static void timeout_comes_not_early(void)
     }
 }
 
+static void coarse_clock_lags_a_little(void)
+{
+    for (int i = 0; i < 1000; i++) {
+        int64_t before = event_now(), coarse = event_coarse_now();
+        CHECK_OP(coarse, <=, event_now());
+        CHECK_OP(coarse, >, before - SECOND / 10);
+    }
+}
+
 static void wake_after_prepare_ends_the_sleep(void)
 {
     for (int i = 0; i < 2; i++) {
@@ -344,7 +353,8 @@ static void killed_sleepers_take_no_wake_up(void)
     }
 }
 
-TESTS("event", timeout_comes_not_early, wake_after_prepare_ends_the_sleep, notify_without_sleeper_only_looks,
-      sleepers_that_left_cost_little, each_notify_wakes_one, notify_of_many_wakes_as_many, notify_all_wakes_all,
-      wakers_do_not_rely_on_each_other, notify_all_does_not_rely_on_notify, signal_interrupts_the_sleep,
-      sleepers_and_wakers_meet, killed_sleepers_take_no_wake_up)
+TESTS("event", timeout_comes_not_early, coarse_clock_lags_a_little, wake_after_prepare_ends_the_sleep,
+      notify_without_sleeper_only_looks, sleepers_that_left_cost_little, each_notify_wakes_one,
+      notify_of_many_wakes_as_many, notify_all_wakes_all, wakers_do_not_rely_on_each_other,
+      notify_all_does_not_rely_on_notify, signal_interrupts_the_sleep, sleepers_and_wakers_meet,
+      killed_sleepers_take_no_wake_up)

@@ -1,4 +1,4 @@
-/* lost: who can tell that tasks are lost with the dead (JNQ_RAISE), and what becomes of the tasks of a process that leaves.
+/* lost: who can tell that tasks are lost with the dead (JNQ_RAISE), and what becomes of the tasks of one who leaves.
  *
  * Part of recover.c; processes die by kill_handle() here, at no random instant. */
 #include "harness.h"

@@ -568,39 +568,41 @@ static void entry_forgets_its_last_process(void)
 
 static void graves_are_no_processes(void)
 {
-    jnq_queue *q = make_queue(0), *others[GRAVES_MAX + 2];
+    jnq_queue *q = make_queue(0);
     put_item(q, 0, 0); /* else they would be forgotten by the next to enter */
-    for (int i = 0; i < GRAVES_MAX + 2; i++)
-        others[i] = second_handle(q);
     lock_procs(q);
-    for (uint32_t owner = 2; owner < GRAVES_MAX + 2; owner++) {
+    for (uint32_t owner = 2; owner <= GRAVES_MAX + 2; owner++) {
+        q->fork = 0;
+        CHECK_EQ(procs_enter(q), JNQ_OK);
+    }
+    for (uint32_t owner = 1; owner <= GRAVES_MAX; owner++) {
         CHECK(procs_bury(q, owner));
         CHECK(procs_is_grave(q, owner));
         CHECK(!procs_known(q, owner));
         CHECK(!procs_dead(q, owner));
-        CHECK_EQ(q->sh->procs.graves, owner - 1);
+        CHECK_EQ(q->sh->procs.graves, owner);
     }
-    CHECK(!procs_bury(q, GRAVES_MAX + 2)); /* too many */
-    CHECK(procs_known(q, GRAVES_MAX + 2));
+    CHECK(!procs_bury(q, GRAVES_MAX + 1)); /* too many */
+    CHECK(procs_known(q, GRAVES_MAX + 1));
     unlock_procs(q);
-    CHECK_EQ(counters(q).processes, 3);
-    CHECK_EQ(holder_of(q, 2).dead, 1);
+    CHECK_EQ(counters(q).processes, 2);
+    CHECK_EQ(holder_of(q, 1).dead, 1);
+    CHECK_EQ(holder_of(q, GRAVES_MAX + 1).dead, 0);
     jnq_queue *next = second_handle(q); /* does not take the place of a grave */
-    CHECK_EQ(next->owner, GRAVES_MAX + 4);
+    CHECK_EQ(next->owner, GRAVES_MAX + 3);
     lock_procs(q);
     procs_forget(q);
+    procs_remove(q, GRAVES_MAX + 1);
     unlock_procs(q);
     CHECK_EQ(q->sh->procs.graves, 0);
-    CHECK(!procs_is_grave(q, 2));
+    CHECK(!procs_is_grave(q, 1));
     jnq_holder holder;
-    CHECK_EQ(jnq_read_holder(q, 2, &holder), JNQ_EMPTY);
-    CHECK_EQ(counters(q).processes, 4);
+    CHECK_EQ(jnq_read_holder(q, 1, &holder), JNQ_EMPTY);
+    CHECK_EQ(counters(q).processes, 2);
     jnq_detach(next);
-    for (int i = 0; i < GRAVES_MAX + 2; i++) {
-        others[i]->fork = i < GRAVES_MAX ? 0 : others[i]->fork; /* their entries are gone */
-        jnq_detach(others[i]);
-    }
-    CHECK_EQ(counters(q).processes, 1);
+    next = second_handle(q);
+    CHECK_EQ(next->owner, 1);
+    jnq_detach(next);
     get_item(q, 0, 0);
     drop_queue(q);
 }

@@ -578,7 +578,8 @@ static void box_is_the_parents(void)
 }
 
 TESTS_IN_ALL_MODES("queue", integers_come_back, every_size_comes_back_whole, box_says_where_the_payload_is,
-      random_steps_follow_a_model, unget_restores_order, rebox_makes_a_box_for_unget, bounded_queue_is_full,
-      deadlines_come_not_early, waiters_are_woken, signals_interrupt_and_nothing_happened,
-      shutdown_refuses_puts_and_drains, immediate_shutdown_discards, shutdown_wakes_every_waiter, join_waits_for_all,
-      no_memory_leaves_the_queue_as_before, box_is_the_parents)
+                   random_steps_follow_a_model, unget_restores_order, rebox_makes_a_box_for_unget,
+                   bounded_queue_is_full, deadlines_come_not_early, waiters_are_woken,
+                   signals_interrupt_and_nothing_happened, shutdown_refuses_puts_and_drains,
+                   immediate_shutdown_discards, shutdown_wakes_every_waiter, join_waits_for_all,
+                   no_memory_leaves_the_queue_as_before, box_is_the_parents)
