@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 
+from joinq import _native
 from joinq._native import ffi, lib
 
 LIMIT = 60.0
@@ -28,6 +29,12 @@ def counters(queue):
     out = ffi.new("jnq_counters *")
     lib.jnq_count(queue._handle, out)
     return {name: getattr(out, name) for name, _ in ffi.typeof("jnq_counters").fields}
+
+
+def attach_anew(fd):
+    """Attach to a queue that this process may have already: to another handle."""
+    _native._handles.clear()
+    return _native.attach(fd)
 
 
 def reap(queue):

@@ -337,7 +337,7 @@ def test_queue_may_not_be_written_to():
     if not os.path.exists(path):
         pytest.skip("needs /proc")
     with pytest.raises(PermissionError):
-        arrive(joinq.Queue, os.open(path, os.O_RDONLY))
+        probes.attach_anew(os.open(path, os.O_RDONLY))
 
 
 @pytest.mark.parametrize("change", ["0", "100", "PAGE", "2**20", "b - PAGE", "b - 1", "b + 1", "b + PAGE"])

@@ -27,7 +27,7 @@ import workers
 from probes import LIMIT
 
 import joinq
-from joinq._native import attach, ffi, lib
+from joinq._native import ffi, lib
 
 MIB = 2**20
 NEW_NAMESPACE = {"pid": 0x20000000, "time": 0x80, "mount": 0x00020000}
@@ -97,7 +97,7 @@ def test_one_descriptor_is_left():
         del made
         gc.collect()
         attached = joinq.Queue.__new__(joinq.Queue)
-        attached._handle = attach(os.dup(lib.jnq_fileno(q._handle)))
+        attached._handle = probes.attach_anew(os.dup(lib.jnq_fileno(q._handle)))
         attached._reset_state(0)
         attached.put("from there")
 
@@ -152,7 +152,7 @@ def test_address_space_is_limited(spare):
                     made.put(bytes(100_000))
             assert made.get() == 1
         with pytest.raises(MemoryError):
-            attach(os.dup(lib.jnq_fileno(q._handle)))
+            probes.attach_anew(os.dup(lib.jnq_fileno(q._handle)))
         assert q.get(timeout=1) == "before"  # what is mapped stays mapped
 
     in_child(use)
@@ -172,7 +172,7 @@ def test_file_system_is_full(tmp_path):
         memfds = probes.segments()
         for size in (10, 5000, 100_000):
             q = joinq.JoinableQueue()
-            assert probes.segments() == memfds
+            assert probes.segments() <= memfds
             count = 0
             with pytest.raises(MemoryError):
                 while True:
@@ -267,7 +267,7 @@ def test_other_namespaces_are_refused(kind):
             with pytest.raises(RuntimeError, match="namespace"):
                 call()
         with pytest.raises(RuntimeError, match="namespace"):
-            attach(os.dup(lib.jnq_fileno(q._handle)))
+            probes.attach_anew(os.dup(lib.jnq_fileno(q._handle)))
         assert lib.jnq_reap(q._handle) == lib.jnq_check(q._handle) == lib.JNQ_NAMESPACE
         assert q.qsize() == q.unfinished_tasks == 1
         with pytest.raises(joinq.JoinTimeout):
