@@ -221,7 +221,7 @@ proctype worker(byte me)
     EVENT_LOCALS;
     {
         do
-        :: d_step { /* fifo.c: fifo_pop(): A1, R2 */
+        :: d_step { /* fifo.c: fifo_next(), fifo_step(): A1, R2 */
                 owner[HEAD] == 0 && !cut && takes < PUBLISHED && n < TAKES ->
                 n = (TAKES < 9 -> n + 1 : 0);
                 if

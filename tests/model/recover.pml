@@ -269,7 +269,7 @@ proctype putter(byte me)
 
 #define TOOK(what) assert(!taken[what]); taken[what] = true
 
-/* queue.c: try_get(); fifo.c: fifo_pop(), unpack() */
+/* queue.c: try_get(); fifo.c: fifo_next(), fifo_step(); record.c: record_unpack() */
 inline get()
 {
     recover_lock_head();
@@ -347,8 +347,8 @@ proctype getter(byte me)
     DIES
 }
 
-/* fifo.c: fifo_mark(). Inside a d_step. */
-inline fifo_mark()
+/* recover.c: mark_all(). Inside a d_step. */
+inline mark_all()
 {
     walk_to(head_block, takes);
     r = wb;
@@ -395,7 +395,7 @@ inline heap_unmark_all()
     od
 }
 
-/* recover.c: bury(), lock_rest(), free_unreachable(); heap.c: heap_sweep() */
+/* recover.c: bury(), lock_rest(), inherit(); heap.c: heap_sweep() */
 inline bury(dead)
 {
 #ifdef TABLE_ENTRY_FREED_BEFORE_SWEEP
@@ -406,7 +406,7 @@ inline bury(dead)
     d_step { owner[HEAP] == 0 -> owner[HEAP] = me; lock_repaired(HEAP) };
     d_step { heap_unmark_all() };
 #ifndef NO_MARK
-    d_step { fifo_mark() };
+    d_step { mark_all() };
 #endif
     unit = 1;
     do
@@ -454,7 +454,7 @@ inline check()
         assert(takes <= puts);
         assert(!entered[1] && !entered[2] && !entered[3]);
         heap_unmark_all();
-        fifo_mark();
+        mark_all();
         r = 1;
         do
         :: r <= RUNS ->

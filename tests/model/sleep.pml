@@ -156,7 +156,7 @@ byte long_excuses; /* long sleeps that deaths explain */
 #define FORGET_DEPTH FORGET_E
 #endif
 
-/* queue.c: wait_for(), once per proctype; it ends where the condition holds, or `leaving`, when a signal ended it. */
+/* queue.c: wait_for(), sleep_until(), once per proctype; it ends where the condition holds, or `leaving`, when a signal ended it. */
 inline wait_for(ev)
 {
     do
@@ -311,7 +311,7 @@ proctype getter(byte me)
 #if defined(DEEP) && MAXSIZE
             alert(SPACE_EVENT);
 #endif
-            if /* fifo.c: fifo_pop() */
+            if /* fifo.c: fifo_next() */
             :: front == 0 && takes == puts && ended -> break /* JNQ_SHUTDOWN */
             :: d_step { front == 0 && takes == puts && !ended -> LOOKED; STEPPED }; /* JNQ_EMPTY */
                 wait_for(ITEMS_EVENT);
@@ -321,7 +321,7 @@ proctype getter(byte me)
                 :: else
                 fi
 #endif
-            :: d_step { /* pop_front(), or A1 and R2 */
+            :: d_step { /* cells_pop(), or A1 and R2 */
                     front > 0 || takes < puts ->
                     if
                     :: front > 0 -> front--
@@ -336,7 +336,7 @@ proctype getter(byte me)
 #if UNGETS
                 ;
                 if /* unget_patiently() */
-                :: d_step { ungets_left > 0 -> ungets_left--; front++; owes[me] = 1 }; /* fifo.c: fifo_push_front() */
+                :: d_step { ungets_left > 0 -> ungets_left--; front++; owes[me] = 1 }; /* cells.c: cells_push() */
                     event_notify_one(ITEMS_EVENT)
                 :: true
                 fi
