@@ -17,7 +17,7 @@ import joinq
 
 pytestmark = pytest.mark.filterwarnings("ignore::joinq.DeadLetterWarning")
 
-BRIEFLY = 1.5
+BRIEFLY = 1.0
 """Longer than it takes to notice a death."""
 
 WAYS = {
@@ -177,7 +177,7 @@ def test_end_in_order_without_tasks_is_nothing(launch):
 def test_ignore_waits_as_the_stdlib(launch):
     q = filled(1, on_death="ignore")
     dies(launch, q, 1)
-    with pytest.raises(joinq.JoinTimeout, match=r"1 task unfinished after 1\.5 seconds"):
+    with pytest.raises(joinq.JoinTimeout, match=r"1 task unfinished after 1\.0 seconds"):
         q.join(BRIEFLY)
 
 
@@ -195,7 +195,7 @@ def test_join_timeout_says_why(launch):
     with pytest.raises(joinq.JoinTimeout) as caught:
         q.join(BRIEFLY)
     text = str(caught.value)
-    assert text.startswith("6 tasks unfinished after 1.5 seconds: 3 of them in the queue, 3 taken\n")
+    assert text.startswith("6 tasks unfinished after 1.0 seconds: 3 of them in the queue, 3 taken\n")
     assert f"process {dead.pid} ({dead.name}) was killed by SIGKILL, had 2 tasks in hand" in text
     assert f"process {living.pid} ({living.process.name}) is alive, has 1 task in hand, the oldest for " in text
     with pytest.raises(joinq.JoinTimeout) as caught:
