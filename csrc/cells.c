@@ -11,8 +11,6 @@
 #include "procs.h"
 #include "record.h"
 
-#define LIST_MAX ((((uint64_t)1) << LIST_BITS) - 1)
-
 static uint64_t list_word(uint64_t rest, uint64_t unit) { return (list_length(rest) + 1) << (64 - LIST_BITS) | unit; }
 
 /* The cell at `unit`, or NULL if there is none: only after foreign writes. */

@@ -17,6 +17,8 @@
 
 #include "layout.h"
 
+#define LIST_MAX (((uint64_t)1 << LIST_BITS) - 1)
+
 static inline uint64_t list_unit(uint64_t word) { return word & ((uint64_t)-1 >> LIST_BITS); }
 
 static inline uint64_t list_length(uint64_t word) { return word >> (64 - LIST_BITS); }

@@ -58,7 +58,7 @@ static void record_zero(struct jnq_queue *q, uint64_t at_puts)
             break;
 }
 
-static void announce_zero(struct jnq_queue *q, uint64_t finished)
+void counts_announce(struct jnq_queue *q, uint64_t finished)
 {
     if (counts_tasks(q) <= finished) /* less only if a cut came in between */
         record_zero(q, load_sc(&q->sh->cut) ? UINT64_MAX : finished);
@@ -67,7 +67,14 @@ static void announce_zero(struct jnq_queue *q, uint64_t finished)
     event_notify_all(&q->sh->zero);
 }
 
-void counts_announce(struct jnq_queue *q) { announce_zero(q, counts_finished(q)); }
+/* How many tasks this process has in hand. */
+static uint64_t held(struct jnq_queue *q)
+{
+    if (!procs_entered(q))
+        return 0;
+    uint64_t takes = load_relaxed(&q->me->takes), dones = load_sc(&q->me->dones) & DONES;
+    return dones < takes ? takes - dones : 0;
+}
 
 /* Notes in our entry that we report n tasks done, before R3 and after it. */
 static void report(struct jnq_queue *q, uint64_t n)
@@ -102,7 +109,7 @@ static int add_dones(struct jnq_queue *q, uint64_t n)
             event_alert(&sh->zero);
     } while (!cas_sc(&sh->dones, &dones, dones + n)); /* R3 */
     if (tasks == dones + n || load_sc(&sh->cut))
-        announce_zero(q, dones + n);
+        counts_announce(q, dones + n);
     return JNQ_OK;
 }
 
@@ -110,6 +117,8 @@ int counts_done(struct jnq_queue *q, uint64_t n)
 {
     if (q->on_death != JNQ_RAISE)
         return add_dones(q, n);
+    if (n > held(q) && n > counts_unfinished(q))
+        return JNQ_TOO_MANY_DONE; /* before anybody sees it in our entry */
     report(q, n);
     int rc = add_dones(q, n);
     reported(q, rc ? n : 0);

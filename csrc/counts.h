@@ -45,8 +45,8 @@ int counts_done(struct jnq_queue *q, uint64_t n);
 /* Tasks reported done, and dead letters. */
 uint64_t counts_finished(struct jnq_queue *q);
 
-/* Records and announces a zero, if it is one: after a step under the head lock that finished tasks. */
-void counts_announce(struct jnq_queue *q);
+/* Records and announces a zero, if so many finished are one: after a step under the head lock that finished tasks. */
+void counts_announce(struct jnq_queue *q, uint64_t finished);
 
 /* For a put, under the tail lock, before R1: records a zero that the put will end. */
 void counts_before_put(struct jnq_queue *q);

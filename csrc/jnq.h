@@ -148,8 +148,8 @@ int jnq_on_death(jnq_queue *q);
 /* The file descriptor, for handing it to another process, or -1 if the program has closed it behind our back. */
 int jnq_fileno(jnq_queue *q);
 
-/* Leaves the queue, closes fd and frees the handle, as soon as no box holds a payload that was lent through it. Requires
- * that nobody uses the handle afterwards. In the child of a fork only the child's view ends. */
+/* Leaves the queue, closes fd and frees the handle, as soon as no box holds a JNQ_LARGE payload that was lent through it. Leases
+ * go back to the queue. Requires that nobody uses the handle afterwards. In the child of a fork only the child's view ends. */
 void jnq_detach(jnq_queue *q);
 
 /* Appends one item; the payload is copied. Takes effect at R1 in fifo.c: before it nothing happened,
@@ -170,8 +170,8 @@ int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
 void jnq_release(jnq_box *box);
 
 /* Puts the item in the box back in front of the queue, as if it had not been taken; after
- * shutdown(immediate) it is discarded as the queued items were. The box is empty then. Returns JNQ_OK,
- * or JNQ_INTERRUPTED, JNQ_NO_MEMORY, JNQ_CORRUPT (the box still holds it). In the child of a fork that came after the
+ * shutdown(immediate) it is discarded as the queued items were, and nothing happens if it was finished. The box is empty
+ * then. Returns JNQ_OK, or JNQ_INTERRUPTED, JNQ_NO_MEMORY, JNQ_CORRUPT (the box still holds it). In the child of a fork that came after the
  * get, it only empties the box. */
 int jnq_unget(jnq_queue *q, jnq_box *box);
 
@@ -220,7 +220,7 @@ int jnq_news(jnq_queue *q);
 int jnq_read_letter(jnq_queue *q, uint64_t *cursor, jnq_letter *out);
 
 /* Looks for dead processes among all entries of the process table and frees what they held. Returns
- * JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT or JNQ_CROWDED. */
+ * JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_NAMESPACE or JNQ_NO_MEMORY (of this process: tasks are redelivered later). */
 int jnq_reap(jnq_queue *q);
 
 /* Evaluates every invariant of layout.h with all locks held. Returns 0, or the number of the first

@@ -16,7 +16,7 @@ static void follow(struct jnq_queue *q, const struct jnq_note *note)
     if (note->unit && note->kind != NOTE_TAKE)
         heap_lease(q, note->unit, 0);
     if (proc)
-        proc->takes = note->takes;
+        store_relaxed(&proc->takes, note->takes);
 }
 
 void note_step(struct jnq_queue *q, enum note_kind kind, uint32_t owner, uint64_t *word, uint64_t value, uint64_t unit)

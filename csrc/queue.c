@@ -94,7 +94,7 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
         rc = fifo_init(q);
     if (rc) {
         segment_abandon(q);
-        return rc;
+        return rc == JNQ_NO_MEMORY ? ENOMEM : rc;
     }
     q->spin_ns = SPIN_MAX_NS;
     q->users = 1;
@@ -199,7 +199,7 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
             return JNQ_CORRUPT;
         if (load_relaxed(&q->news) == fresh && cas_sc(&q->news, &fresh, 2))
             return JNQ_INTERRUPTED;
-        if (in == JNQ_IN_JOIN && recover_lost(q))
+        if (in == JNQ_IN_JOIN && !holds(q, arg) && recover_lost(q))
             return JNQ_LOST;
         uint32_t e = event_prepare(ev);
         if (holds(q, arg))
@@ -477,11 +477,20 @@ static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
             heap_free(q, unit);
         return rc;
     }
-    bool cut = load_sc(&sh->cut);
+    bool cut = load_sc(&sh->cut), gone = box->lease && !cells_ours(q, unit, box->number);
+    if (gone || list_length(load_relaxed(&sh->head.front)) == LIST_MAX) {
+        lock_release(&sh->head.lock);
+        if (gone)
+            release(box);
+        else if (!box->lease)
+            heap_free(q, unit);
+        return gone ? JNQ_OK : JNQ_NO_MEMORY;
+    }
     if (!cut)
         cells_push(q, unit);
     else if (box->lease)
         cells_finish(q, unit, q->owner);
+    uint64_t finished = counts_finished(q);
     lock_release(&sh->head.lock);
     if (!cut) {
         event_notify(&sh->items, 1);
@@ -493,7 +502,7 @@ static int unget_patiently(struct jnq_queue *q, jnq_box *box, int64_t until)
     }
     if (box->lease) {
         cells_free(q, unit);
-        counts_announce(q);
+        counts_announce(q, finished);
     } else {
         heap_free(q, unit);
         counts_done(q, 1);
@@ -530,12 +539,12 @@ static int try_finish(struct jnq_queue *q, uint64_t lease, uint64_t number, int6
     bool ours = cells_ours(q, lease, number);
     if (ours)
         cells_finish(q, lease, q->owner);
+    uint64_t finished = counts_finished(q); /* before a put ends the zero */
     lock_release(&sh->head.lock);
     if (!ours)
         return JNQ_NOT_OURS;
     cells_free(q, lease);
-    if (!counts_unfinished(q))
-        counts_announce(q);
+    counts_announce(q, finished);
     return JNQ_OK;
 }
 

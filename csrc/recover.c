@@ -123,9 +123,10 @@ static int lock_and_inherit(struct jnq_queue *q, uint32_t owner, bool killed, in
     if (rc)
         return rc;
     rc = inherit(q, owner, killed, &moved);
+    uint64_t finished = counts_finished(q); /* before a put ends the zero */
     unlock_rest(q);
     if (moved) {
-        counts_announce(q);
+        counts_announce(q, finished);
         event_notify_all(&q->sh->items);
     }
     return rc;

@@ -81,6 +81,7 @@ def _settle(todo: list[tuple[CData, CData | None, Any, Any, BaseException]]) -> 
         return
     while lib.jnq_unget(handle, box) == INTERRUPTED:
         pass
+    lib.jnq_release(box)  # if there was no memory for giving it back
 
 
 def _fails_to_load(payload: bytes | Buffer) -> bool:
