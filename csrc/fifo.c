@@ -32,7 +32,7 @@ static bool lies_in(struct jnq_queue *q, uint64_t block, uint64_t pos)
 /* A block of ours that begins with the record numbered `first`. */
 static int new_block(struct jnq_queue *q, uint64_t first, int64_t until, uint64_t *unit)
 {
-    int rc = heap_alloc(q, BLOCK_BYTES, until, unit);
+    int rc = heap_alloc_to_put(q, BLOCK_BYTES, until, unit);
     if (!rc) {
         struct jnq_block *block = unit_at(q, *unit);
         block->next = 0;

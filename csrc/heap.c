@@ -294,6 +294,17 @@ int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *uni
     return try_alloc(q, n, until, unit);
 }
 
+int heap_alloc_to_put(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit)
+{
+    uint64_t lease;
+    int rc = heap_alloc(q, bytes, until, unit);
+    if (rc || q->on_death != JNQ_REDELIVER)
+        return rc;
+    rc = heap_alloc(q, CELL_BYTES_MAX, until, &lease);
+    heap_free(q, rc ? *unit : lease);
+    return rc;
+}
+
 /* How many units may be free and warm: what is in use now may be needed again soon. */
 static uint64_t warm_limit(struct jnq_queue *q)
 {

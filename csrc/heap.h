@@ -50,6 +50,9 @@ int heap_init(struct jnq_queue *q);
  * deadline. Returns JNQ_OK, JNQ_INTERRUPTED (lock busy), JNQ_CORRUPT or JNQ_NO_MEMORY. */
 int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
 
+/* The same for a put: with JNQ_REDELIVER it also leaves memory for the lease without which what is put could not be taken. */
+int heap_alloc_to_put(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
+
 /* Frees a used run. Requires that it is ours and cannot be reached. Nothing, if foreign writes left no used run there. */
 void heap_free(struct jnq_queue *q, uint64_t unit);
 

@@ -225,6 +225,7 @@ struct jnq_cell {
     struct jnq_record record;
 };
 #define TIME_BITS 42
+#define CELL_BYTES_MAX (sizeof(struct jnq_cell) + JNQ_INLINE_BYTES)
 
 static_assert(sizeof(struct jnq_event) == 48, "an event shares a cache line with its counter");
 static_assert(offsetof(struct jnq_shared, puts) % LINE_BYTES == 0, "puts begins a line");

@@ -279,7 +279,7 @@ static int try_put(struct jnq_queue *q, enum jnq_kind kind, const char *payload,
 /* A copy of the payload in an extent of ours. */
 static int stage(struct jnq_queue *q, const char *payload, uint64_t bytes, int64_t until, uint64_t *unit)
 {
-    int rc = heap_alloc(q, bytes, until, unit);
+    int rc = heap_alloc_to_put(q, bytes, until, unit);
     if (!rc)
         memcpy(unit_at(q, *unit), payload, bytes);
     return rc;
