@@ -387,6 +387,15 @@ static void leaves_failed(struct model *m, const struct scenario *s)
     inherit_step(m, doer, true);
 }
 
+/* Whoever finds one who ended in order, and had handed its tasks on. */
+static void finds_clean(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    for (unsigned holder = VICTIM; holder < HOLDERS; holder++)
+        if (m->on_death == JNQ_RAISE && m->holders[holder].clean && hands_of(m, holder) && unfinished(m))
+            m->foreign = 1;
+}
+
 static void turns_foreign(struct model *m, const struct scenario *s)
 {
     (void)s;
@@ -805,6 +814,12 @@ static int64_t departs(void)
     return q->me->exit;
 }
 
+static int64_t takes_and_departs(void)
+{
+    CHECK(is_item(jnq_get(q, &box, JNQ_NOW)));
+    return departs();
+}
+
 static int64_t departs_failed(void)
 {
     jnq_depart(q, 1);
@@ -1157,6 +1172,19 @@ static bool is_as(const struct model *m)
            (redelivered == m->redelivered || redelivered == m->redelivered - m->fresh);
 }
 
+/* The entry of a holder, if it has one. */
+static bool find_entry(unsigned holder, jnq_holder *out)
+{
+    uint32_t pid = (uint32_t)model->holders[holder].pid;
+    for (uint32_t number = 1;; number++) {
+        int rc = jnq_read_holder(q, number, out);
+        if (rc == JNQ_TIMEOUT)
+            return false;
+        if (rc == JNQ_OK && out->pid == pid)
+            return true;
+    }
+}
+
 /* How many tasks the operation is about to report in its next step. */
 static unsigned under_report(const struct scenario *s, int n)
 {
@@ -1181,6 +1209,7 @@ static bool is_about_to(const struct scenario *s, int n)
  * as it must never be. */
 static int settle(const struct scenario *s, unsigned holder)
 {
+    jnq_holder entry;
     int n = 0;
     doer = holder;
     while (!is_as(model) && !is_about_to(s, n)) {
@@ -1192,6 +1221,7 @@ static int settle(const struct scenario *s, unsigned holder)
     }
     doer = PARENT;
     model->holders[holder].dead = true;
+    model->holders[holder].clean = find_entry(holder, &entry) && entry.exit == EXIT_CLEAN;
     if (n >= 0) {
         model->holders[holder].under = under_report(s, n);
         model->uncounted = model->redelivered - counters(q).redeliveries;
@@ -1319,19 +1349,6 @@ static bool shared_workload(void)
     return true;
 }
 
-/* The entry of a holder, if it has one. */
-static bool find_entry(unsigned holder, jnq_holder *out)
-{
-    uint32_t pid = (uint32_t)model->holders[holder].pid;
-    for (uint32_t number = 1;; number++) {
-        int rc = jnq_read_holder(q, number, out);
-        if (rc == JNQ_TIMEOUT)
-            return false;
-        if (rc == JNQ_OK && out->pid == pid)
-            return true;
-    }
-}
-
 /* After the dead were found: the figures of those who have tasks in hand are right. */
 static bool knows_holders(void)
 {
@@ -1397,14 +1414,8 @@ static void inherit_all(void)
 /* Frees what the dead held, and redelivers their tasks; nothing else changes. */
 static bool is_reaped(void)
 {
-    for (unsigned holder = VICTIM; holder < HOLDERS; holder++) {
-        jnq_holder found;
-        struct holder *h = model->holders + holder;
-        h->clean = h->dead && find_entry(holder, &found) && found.exit == EXIT_CLEAN;
-        if (h->clean && model->on_death == JNQ_RAISE && hands_of(model, holder) && unfinished(model))
-            model->foreign = 1;
-    }
     EXPECT_EQ(jnq_reap(q), JNQ_OK);
+    finds_clean(model, NULL);
     inherit_all();
     EXPECT_EQ(jnq_check(q), 0);
     EXPECT(is_as(model));
@@ -1818,8 +1829,8 @@ static void run_pairs(const struct scenario *s, const char *name, const struct p
     while (second.firsts[n].in)
         n++;
     CHECK_OP(n, <, 4);
-    for (unsigned i = 0; i < EFFECTS && s->on_death == JNQ_REDELIVER; i++)
-        second.effects[i] = inherits;
+    for (unsigned i = 0; i < EFFECTS; i++)
+        second.effects[i] = s->on_death == JNQ_REDELIVER ? inherits : finds_clean;
     for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride) {
         second.firsts[n] = (struct death){.in = s->name, .path = *path, .at = (uint32_t)k};
         try_point(&second, then, (unsigned)below(&random, then->steps + 1), &tally);
@@ -2102,6 +2113,7 @@ static struct scenario scenarios[] = {
      .operation = detaches},
     {"depart_holding", .setup = joined_item, .prepare = take_first, .prepared = takes, .operation = departs,
      .result = EXIT_CLEAN},
+    {"depart_taking", .setup = joined_item, .operation = takes_and_departs, .result = EXIT_CLEAN, .effects = {takes}},
     {"depart_failed_holding", .setup = joined_item, .prepare = take_first, .prepared = takes,
      .operation = departs_failed, .result = EXIT_FAILED},
     {"join_lost", .setup = one_lost, .operation = joins_now, .result = JNQ_LOST},
@@ -2109,6 +2121,8 @@ static struct scenario scenarios[] = {
     {"join_lost_inherited", .setup = one_lost, .operation = joins_soon, .result = JNQ_LOST, .handle = INHERITED},
     {"join_finding_lost", .setup = joined_item, .operation = joins_soon, .result = JNQ_LOST, .start_ns = 2 * SECOND,
      .firsts = {DEATH("get", NULL)}},
+    {"bury_clean", .setup = joined_item, .operation = reaps, .effects = {finds_clean},
+     .firsts = {DEATH("depart_taking", NULL)}},
     {"bury", .setup = joined_item, .operation = reaps, .firsts = {DEATH("get", NULL)}},
     {"bury_two", .setup = integers, .operation = reaps, .firsts = {DEATH("get", item_taken), DEATH("get_integer", NULL)}},
     {"bury_unsure", .setup = integers, .operation = reaps, .firsts = {DEATH("own_task_done", reporting)}},
