@@ -3,10 +3,14 @@
  *
  *     steps [stride [offset [word]]]    the word selects scenarios
  *
- * tries every stride-th instruction from offset % stride on. The living reap first, or first go on as if nothing had
- * happened: each time the other; an offset greater by the stride exchanges the two.
+ * tries every stride-th kill point from offset % stride on. The living reap first, or first go on as if nothing had
+ * happened: each time the other.
  *
  * The last line is `kill points: N, failures: M`. Exit code 0: no failure, 1: some, SKIPPED: this machine cannot do it.
+ *
+ * Not before each instruction: what a death leaves is the segment and, by the robust list, what the kernel knows of its locks.
+ * The first run compares both at each step, and where neither changed and the kernel was not called, a death leaves
+ * what it left one instruction before. Each kill point that remains is judged in MANNERS manners; the stride counts these.
  *
  * A kill point: the parent makes a queue and brings it into the state of the scenario; a child runs the operation under
  * ptrace up to instruction k and gets SIGKILL; the parent judges. The child of the first run is stepped from the
@@ -42,6 +46,7 @@ int main(void)
 #define POINT_SECONDS 20 /* for one kill point: more is a hang */
 #define SHOWN_FAILURES 5 /* of a scenario, which then ends */
 #define FORKED_EVERY 16  /* kill points, one is followed by a workload of two processes */
+#define MANNERS 4        /* of judging each kill point */
 #define PAIRS 3          /* times the stride: the instructions that are tried together with a second death */
 #define MAX_STEPS 300000
 
@@ -114,6 +119,8 @@ struct path {
     uint32_t *nth; /* of equal ones */
     uint32_t *via; /* the step where a breakpoint is best set on the way to this one */
     unsigned steps;
+    uint32_t *points; /* steps before which a death may leave something else than before the step before */
+    unsigned distinct;
 };
 
 /* An earlier death: in the operation of another scenario, whose setup is not run. */
@@ -1069,18 +1076,66 @@ static pid_t begin(const struct scenario *s, unsigned holder)
     return pid;
 }
 
+/* What a death leaves: the segment, as far as it is used, and what the kernel is told of the locks. */
+static struct {
+    void *robust_list; /* the same address in each child */
+    long locks[2];     /* of that list: the first, and the one under way */
+    size_t bytes[4];
+    char *then[4];
+} remains;
+
+static void watch(pid_t pid, bool *changed)
+{
+    uint64_t heap_bytes = (q->units < 64 ? q->units : 64) * q->unit_bytes;
+    const size_t bytes[] = {sizeof *q->sh, q->unit_bytes * 5, q->unit_bytes, heap_bytes};
+    const char *now[] = {q->base, q->base + q->procs_off, q->base + q->map_off, q->base + q->heap_off};
+    for (int i = 0; i < 4; i++) {
+        size_t n = bytes[i];
+        if (i == 1 && n > q->map_off - q->procs_off)
+            n = q->map_off - q->procs_off;
+        if (remains.bytes[i] == n && !memcmp(remains.then[i], now[i], n))
+            continue;
+        *changed = true;
+        remains.then[i] = realloc(remains.then[i], n);
+        CHECK(remains.then[i]);
+        memcpy(remains.then[i], now[i], remains.bytes[i] = n);
+    }
+    for (int i = 0; i < 2; i++) {
+        errno = 0;
+        long word = ptrace(PTRACE_PEEKDATA, pid, (long *)remains.robust_list + 2 * i, NULL);
+        CHECK_EQ(errno, 0);
+        *changed |= word != remains.locks[i];
+        remains.locks[i] = word;
+    }
+}
+
+static bool is_system_call(uint64_t pc)
+{
+    const unsigned char *text = (const unsigned char *)pc;
+    return text[0] == 0x0f && text[1] == 0x05;
+}
+
 /* Steps the victim to the moment and notes its path. */
 static bool explore(pid_t pid, struct path *path, moment *when)
 {
+    bool changed = true;
     struct jnq_shared *then = malloc(sizeof *then);
     path->pc = malloc(MAX_STEPS * sizeof *path->pc);
-    CHECK(then && path->pc);
+    path->points = malloc((MAX_STEPS + 1) * sizeof *path->points);
+    CHECK(then && path->pc && path->points);
+    path->distinct = 0;
     *then = *q->sh;
     uint64_t pc = pc_of(pid);
     path->steps = 0;
     for (;;) {
         CHECK_OP(path->steps, <, MAX_STEPS);
         path->pc[path->steps] = pc;
+        if (!when) {
+            watch(pid, &changed);
+            if (changed || pc == END)
+                path->points[path->distinct++] = path->steps;
+            changed = is_system_call(pc); /* which may do more than can be seen */
+        }
         if (pc == END || (when && when(q->sh, then)))
             break;
         path->steps++;
@@ -1780,6 +1835,7 @@ static bool first_run(struct scenario *s, struct path *path)
 static void drop_path(struct path *path)
 {
     free(path->pc);
+    free(path->points);
     free(path->nth);
     free(path->via);
     *path = (struct path){0};
@@ -1831,8 +1887,9 @@ static void run_pairs(const struct scenario *s, const char *name, const struct p
     CHECK_OP(n, <, 4);
     for (unsigned i = 0; i < EFFECTS; i++)
         second.effects[i] = s->on_death == JNQ_REDELIVER ? inherits : finds_clean;
-    for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride) {
-        second.firsts[n] = (struct death){.in = s->name, .path = *path, .at = (uint32_t)k};
+    for (uint64_t i = offset % stride; i < path->distinct * MANNERS && tally.failures < SHOWN_FAILURES; i += stride) {
+        uint32_t k = path->points[i / MANNERS];
+        second.firsts[n] = (struct death){.in = s->name, .path = *path, .at = k};
         try_point(&second, then, (unsigned)below(&random, then->steps + 1), &tally);
     }
     show(name, path->steps, &tally, began);
@@ -1841,8 +1898,8 @@ static void run_pairs(const struct scenario *s, const char *name, const struct p
 static void run_points(struct scenario *s, const struct path *path, unsigned stride, unsigned offset, int64_t began)
 {
     struct tally tally = {.number = offset / stride};
-    for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride)
-        try_point(s, path, (unsigned)k, &tally);
+    for (uint64_t i = offset % stride; i < path->distinct * MANNERS && tally.failures < SHOWN_FAILURES; i += stride)
+        try_point(s, path, path->points[i / MANNERS], &tally);
     if (s->sleeps && tally.failures < SHOWN_FAILURES)
         try_point(s, NULL, 0, &tally);
     show(s->name, path->steps, &tally, began);
@@ -2288,6 +2345,8 @@ int main(int argc, char **argv)
         return SKIPPED;
     }
     signal(SIGALRM, hangs);
+    size_t bytes;
+    CHECK(!syscall(SYS_get_robust_list, 0, &remains.robust_list, &bytes));
     for (uint64_t name = 0; name < NAMES; name++)
         fill(texts[name], LONGEST, name);
     model = shared_memory(sizeof *model);
