@@ -3,10 +3,14 @@
  *
  *     steps [stride [offset [word]]]    the word selects scenarios
  *
- * tries every stride-th instruction from offset % stride on. The living reap first, or first go on as if nothing had
- * happened: each time the other; an offset greater by the stride exchanges the two.
+ * tries every stride-th kill point from offset % stride on. The living reap first, or first go on as if nothing had
+ * happened: each time the other.
  *
  * The last line is `kill points: N, failures: M`. Exit code 0: no failure, 1: some, SKIPPED: this machine cannot do it.
+ *
+ * Not before each instruction: what a death leaves is the segment and, by the robust list, what the kernel knows of its locks.
+ * The first run compares both at each step, and where neither changed and the kernel was not called, a death leaves
+ * what it left one instruction before. Each kill point that remains is judged in MANNERS manners; the stride counts these.
  *
  * A kill point: the parent makes a queue and brings it into the state of the scenario; a child runs the operation under
  * ptrace up to instruction k and gets SIGKILL; the parent judges. The child of the first run is stepped from the
@@ -21,6 +25,7 @@
  * A scenario is a line of the table at the end. Its effect is told by a model of the queue: before the operation takes
  * effect the queue is as the model says, afterwards as the model with the effect says, and never anything else. */
 #include "harness.h"
+#include "procs.h"
 
 #define SKIPPED 77
 
@@ -41,6 +46,7 @@ int main(void)
 #define POINT_SECONDS 20 /* for one kill point: more is a hang */
 #define SHOWN_FAILURES 5 /* of a scenario, which then ends */
 #define FORKED_EVERY 16  /* kill points, one is followed by a workload of two processes */
+#define MANNERS 4        /* of judging each kill point */
 #define PAIRS 3          /* times the stride: the instructions that are tried together with a second death */
 #define MAX_STEPS 300000
 
@@ -48,12 +54,32 @@ int main(void)
 #define LONGEST 70000      /* payload */
 #define LARGE 9000
 #define NAMES 16
+#define EFFECTS 4
+#define DEAD_PID 0x7fff0000 /* nobody has it */
 
 /* --- the model --------------------------------------------------------------------------------------------- */
 
 struct item {
     uint64_t bytes; /* or INTEGER */
-    uint64_t name;  /* which of the texts, modulo NAMES */
+    uint64_t name;  /* which of the texts, modulo NAMES; the number of its task, too */
+    uint32_t deaths; /* takers that it has killed */
+};
+
+static struct item an_item(uint64_t bytes, uint64_t name) { return (struct item){.bytes = bytes, .name = name}; }
+
+/* Who has tasks in hand. The earlier dead follow on the victim, as their entries in the process table do. */
+enum { PARENT = 0, VICTIM = 1, EARLIER = 2, SLEEPER = 6, BURIED = 7, HOLDERS = 8 };
+
+struct holder {
+    pid_t pid;
+    bool dead;
+    bool clean;     /* it announced its end in order */
+    uint64_t under; /* so many it may have been just about to report done */
+};
+
+struct hand {
+    struct item item;
+    unsigned holder;
 };
 
 struct model {
@@ -66,6 +92,18 @@ struct model {
     uint64_t next;  /* name of the next item */
     uint64_t since; /* of somebody who joins; 0: nobody */
     uint64_t zero;  /* no task was unfinished at some moment since then */
+    int on_death;
+    uint32_t max_deliveries;
+    struct holder holders[HOLDERS];
+    struct hand hands[64]; /* tasks taken and not reported done, oldest get first */
+    uint64_t in_hands;
+    struct item letters[16]; /* dead letters, newest first */
+    uint64_t dead_letters;
+    uint64_t redelivered; /* tasks */
+    uint64_t uncounted;   /* of them, by somebody who died before he said so */
+    uint64_t fresh;       /* of them, in the very last step: perhaps not yet counted */
+    uint64_t foreign;
+    bool segment_is_full; /* with what the parent has in hand */
 };
 
 /* --- scenarios --------------------------------------------------------------------------------------------- */
@@ -81,6 +119,8 @@ struct path {
     uint32_t *nth; /* of equal ones */
     uint32_t *via; /* the step where a breakpoint is best set on the way to this one */
     unsigned steps;
+    uint32_t *points; /* steps before which a death may leave something else than before the step before */
+    unsigned distinct;
 };
 
 /* An earlier death: in the operation of another scenario, whose setup is not run. */
@@ -97,13 +137,15 @@ struct scenario {
     const char *name;
     uint64_t maxsize;
     uint64_t segment;      /* bytes, if they must be few */
+    int on_death;          /* 0: JNQ_RAISE */
+    uint32_t max_deliveries; /* 0: any number */
     void (*setup)(void);   /* the parent's part */
     void (*prepare)(void); /* the child's part */
     effect *prepared;      /* of `prepare` */
     int64_t (*operation)(void);
     uint64_t bytes;         /* of the item that it puts */
     int64_t result;         /* of the whole operation */
-    effect *effects[2];     /* steps in which the model changes */
+    effect *effects[EFFECTS]; /* steps in which the model changes */
     enum handle handle;     /* that the child uses: an inherited one is not entered yet */
     int64_t tick_ns;        /* how fast time goes; 0: TICK_NS */
     int64_t start_ns;       /* when it begins; 0: START_NS */
@@ -117,7 +159,15 @@ static jnq_queue *q;                  /* the parent's handle; in a child, the ch
 static struct model *model;           /* shared with the children */
 static volatile int64_t *outcome;     /* of the child's operation */
 static const struct scenario *acting; /* what the child does */
+static unsigned doer;                 /* whom an effect is about: PARENT ... */
 static jnq_box box;
+
+/* The tasks that the parent has in hand, with JNQ_REDELIVER. */
+static struct {
+    uint64_t lease, number;
+} ours[64];
+static unsigned our_leases;
+
 static bool sleeping_long;
 static uint64_t baseline; /* bytes used by an empty queue */
 
@@ -160,6 +210,14 @@ static bool holds(int64_t answer, struct item item)
 {
     if (!box.taken)
         return false;
+    if (box.lease) {
+        int64_t integer = integer_of(item.name);
+        if (answer != JNQ_LEASED || jnq_on_death(q) != JNQ_REDELIVER)
+            return false;
+        if (item.bytes == INTEGER)
+            return box.kind == JNQ_INTEGER && box.bytes == sizeof integer && !memcmp(box.payload, &integer, box.bytes);
+        return box.kind != JNQ_INTEGER && box.bytes == item.bytes && !memcmp(box.payload, text_of(item.name), item.bytes);
+    }
     if (item.bytes == INTEGER)
         return answer == JNQ_INTEGER_ZERO + integer_of(item.name);
     return answer == (item.bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : (int64_t)item.bytes) && box.bytes == item.bytes &&
@@ -171,7 +229,7 @@ static bool holds(int64_t answer, struct item item)
 static void appends(struct model *m, const struct scenario *s)
 {
     CHECK_OP(m->count, <, sizeof m->items / sizeof *m->items);
-    m->items[m->count++] = (struct item){s->bytes, m->next++};
+    m->items[m->count++] = an_item(s->bytes, m->next++);
     m->puts++;
     m->tasks++;
 }
@@ -180,33 +238,175 @@ static void takes(struct model *m, const struct scenario *s)
 {
     (void)s;
     CHECK(m->count > 0);
+    CHECK_OP(m->in_hands, <, sizeof m->hands / sizeof *m->hands);
     m->in_hand = m->items[0];
+    m->hands[m->in_hands++] = (struct hand){m->in_hand, doer};
     memmove(m->items, m->items + 1, --m->count * sizeof *m->items);
     if (m->returned)
         m->returned--;
     else
         m->takes++;
+    m->fresh = 0;
+}
+
+static void takes_two(struct model *m, const struct scenario *s)
+{
+    takes(m, s);
+    takes(m, s);
+}
+
+static uint64_t hands_of(const struct model *m, unsigned holder)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < m->in_hands; i++)
+        n += m->hands[i].holder == holder;
+    return n;
+}
+
+static struct item drop_hand(struct model *m, uint64_t i)
+{
+    struct item item = m->hands[i].item;
+    memmove(m->hands + i, m->hands + i + 1, (--m->in_hands - i) * sizeof *m->hands);
+    return item;
+}
+
+/* One of the doer's: the last taken, if it has that. */
+static void drop_one(struct model *m)
+{
+    uint64_t first = UINT64_MAX;
+    for (uint64_t i = 0; i < m->in_hands; i++) {
+        if (m->hands[i].holder != doer)
+            continue;
+        if (first == UINT64_MAX || m->hands[i].item.name == m->in_hand.name)
+            first = i;
+    }
+    if (first != UINT64_MAX)
+        drop_hand(m, first);
+}
+
+static void gives_back(struct model *m, struct item item)
+{
+    CHECK_OP(m->count, <, sizeof m->items / sizeof *m->items);
+    memmove(m->items + 1, m->items, m->count++ * sizeof *m->items);
+    m->items[0] = item;
+    m->returned++;
 }
 
 static void returns(struct model *m, const struct scenario *s)
 {
     (void)s;
-    memmove(m->items + 1, m->items, m->count++ * sizeof *m->items);
-    m->items[0] = m->in_hand;
-    m->returned++;
+    drop_one(m);
+    gives_back(m, m->in_hand);
+    m->fresh = 0;
+}
+
+static uint64_t unfinished(const struct model *m) { return m->tasks - m->dones - m->dead_letters; }
+
+static void reports(struct model *m, unsigned n)
+{
+    if (m->on_death == JNQ_RAISE && hands_of(m, doer) < n)
+        m->foreign = 1;
+    m->dones += n;
+    while (n--)
+        drop_one(m);
+    m->zero |= !unfinished(m);
+    m->fresh = 0;
 }
 
 static void finishes(struct model *m, const struct scenario *s)
 {
     (void)s;
-    m->zero |= ++m->dones == m->tasks;
+    reports(m, 1);
 }
 
 static void finishes_two(struct model *m, const struct scenario *s)
 {
     (void)s;
-    m->dones++;
-    finishes(m, s);
+    reports(m, 2);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    uint64_t x = ((const struct item *)a)->name, y = ((const struct item *)b)->name;
+    return (x > y) - (x < y);
+}
+
+/* The next single step in which the tasks of the holder go back, or become dead letters. False: it has none. */
+static bool inherit_step(struct model *m, unsigned holder, bool killed)
+{
+    struct item items[64], oldest;
+    uint64_t n = 0, living = 0;
+    for (uint64_t i = 0; i < m->in_hands; i++)
+        if (m->hands[i].holder == holder)
+            items[n++] = m->hands[i].item;
+    if (!n || m->on_death != JNQ_REDELIVER)
+        return false;
+    qsort(items, n, sizeof *items, by_name);
+    oldest = items[0];
+    for (uint64_t i = 0; i < n; i++)
+        living += !killed || items[i].deaths + 1 < m->max_deliveries;
+    if (m->cut || living)
+        m->fresh = 0;
+    while (n--) {
+        struct item item = items[n];
+        bool dies = killed && item.deaths + 1 >= m->max_deliveries;
+        if (m->cut ? item.name != oldest.name : living && dies)
+            continue;
+        for (uint64_t i = 0; i < m->in_hands; i++)
+            if (m->hands[i].item.name == item.name)
+                drop_hand(m, i);
+        item.deaths += killed;
+        if (m->cut) {
+            m->dones++;
+        } else if (living) {
+            gives_back(m, item);
+            m->redelivered++;
+            m->fresh++;
+        } else {
+            CHECK_OP(m->dead_letters, <, sizeof m->letters / sizeof *m->letters);
+            memmove(m->letters + 1, m->letters, m->dead_letters++ * sizeof *m->letters);
+            m->letters[0] = item;
+        }
+    }
+    m->zero |= !unfinished(m);
+    return true;
+}
+
+/* So does whoever reaps, with one after the other of the dead. */
+static void inherits(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    for (unsigned holder = VICTIM; holder < HOLDERS; holder++)
+        if (m->holders[holder].dead && inherit_step(m, holder, !m->holders[holder].clean))
+            return;
+}
+
+/* One who leaves gives back what it has in hand. */
+static void leaves(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    inherit_step(m, doer, false);
+}
+
+static void leaves_failed(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    inherit_step(m, doer, true);
+}
+
+/* Whoever finds one who ended in order, and had handed its tasks on. */
+static void finds_clean(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    for (unsigned holder = VICTIM; holder < HOLDERS; holder++)
+        if (m->on_death == JNQ_RAISE && m->holders[holder].clean && hands_of(m, holder) && unfinished(m))
+            m->foreign = 1;
+}
+
+static void turns_foreign(struct model *m, const struct scenario *s)
+{
+    (void)s;
+    m->foreign = 1;
 }
 
 static void ends(struct model *m, const struct scenario *s)
@@ -219,7 +419,7 @@ static void cuts(struct model *m, const struct scenario *s)
 {
     (void)s;
     m->tasks = m->puts - m->count;
-    m->zero |= m->dones == m->tasks;
+    m->zero |= !unfinished(m);
     m->count = m->returned = 0;
     m->cut = 1;
 }
@@ -228,7 +428,7 @@ static void cuts(struct model *m, const struct scenario *s)
 
 static void put_one(uint64_t bytes)
 {
-    CHECK_EQ(put((struct item){bytes, model->next}, JNQ_NOW), JNQ_OK);
+    CHECK_EQ(put(an_item(bytes, model->next), JNQ_NOW), JNQ_OK);
     appends(model, &(struct scenario){.bytes = bytes});
 }
 
@@ -236,7 +436,48 @@ static void get_one(void)
 {
     CHECK(holds(jnq_get(q, &box, JNQ_NOW), model->items[0]));
     takes(model, NULL);
+    if (box.lease && doer == PARENT) {
+        ours[our_leases].lease = box.lease;
+        ours[our_leases++].number = box.number;
+    }
     jnq_release(&box);
+}
+
+/* Reports done what is in the box. */
+static int done(void)
+{
+    uint64_t lease = box.lease, number = box.number;
+    jnq_release(&box);
+    return lease ? jnq_finish(q, lease, number) : jnq_task_done(q, 1);
+}
+
+static void get_and_finish_one(void)
+{
+    CHECK(holds(jnq_get(q, &box, JNQ_NOW), model->items[0]));
+    takes(model, NULL);
+    CHECK_EQ(done(), JNQ_OK);
+    finishes(model, NULL);
+}
+
+/* A process takes so many and dies; it is found dead. */
+static void lose(unsigned n)
+{
+    jnq_queue *mine = q;
+    q = second_handle(q);
+    doer = BURIED;
+    while (n--)
+        get_one();
+    q->me->pid = DEAD_PID; /* see kill_handle() */
+    q->me->start--;
+    q->fork = 0;
+    q->users = 1;
+    jnq_detach(q);
+    q = mine;
+    model->holders[BURIED] = (struct holder){.pid = DEAD_PID, .dead = true};
+    CHECK_EQ(jnq_reap(q), JNQ_OK);
+    inherits(model, NULL);
+    inherits(model, NULL);
+    doer = PARENT;
 }
 
 static void unget_one(void)
@@ -296,7 +537,7 @@ static void brimful(void)
 {
     while (q->sh->tail.pos < q->sh->tail.end) {
         put_one(20);
-        get_one();
+        get_and_finish_one();
     }
 }
 
@@ -408,6 +649,7 @@ static void unrecorded_zero(void)
     get_one();
     join_one();
     q->sh->dones++;
+    q->me->dones++;
     finishes(model, NULL);
 }
 
@@ -443,13 +685,118 @@ static void scattered(void)
 
 static void exhausted(void)
 {
-    while (put((struct item){LONGEST, model->next}, JNQ_NOW) == JNQ_OK)
+    while (put(an_item(LONGEST, model->next), JNQ_NOW) == JNQ_OK)
         appends(model, &(struct scenario){.bytes = LONGEST});
+}
+
+static void one_lost(void)
+{
+    put_one(20);
+    lose(1);
+}
+
+/* Queued again, before others. */
+static void redelivered_items(void)
+{
+    short_items();
+    lose(2);
+}
+
+static void redelivered_large(void)
+{
+    large_items();
+    lose(2);
+}
+
+/* The next get takes one that has killed already, then one that has not. */
+static void one_guilty(void)
+{
+    put_one(LARGE);
+    put_one(20);
+    put_one(INTEGER);
+    lose(1);
+}
+
+static void letters_and_guilty(void)
+{
+    short_items();
+    put_one(LARGE);
+    lose(2);
+    lose(1);
+}
+
+/* The parent has one in hand. */
+static void large_in_hand(void)
+{
+    large_items();
+    put_one(20);
+    get_one();
+}
+
+static void spent_block_done(void)
+{
+    do {
+        put_one(4000);
+        get_and_finish_one();
+    } while (q->sh->tail.end - q->sh->tail.pos >= 4096);
+    put_one(4000);
+}
+
+static void joined_item(void)
+{
+    put_one(20);
+    join_one();
+    announced();
+}
+
+static void joined_large(void)
+{
+    put_one(LARGE);
+    join_one();
+}
+
+static void ended_items(void)
+{
+    short_items();
+    ended();
+}
+
+/* So many died with tasks in hand, that no more are remembered. */
+static void graveyard(void)
+{
+    short_items();
+    struct jnq_proc *procs = (struct jnq_proc *)(q->base + q->procs_off);
+    for (unsigned i = 1; i <= GRAVES_MAX; i++)
+        procs[i] = (struct jnq_proc){.start = 1, .pid = DEAD_PID, .state = PROC_GRAVE, .takes = 1};
+    q->sh->procs.count = GRAVES_MAX + 1;
+    q->sh->procs.ready = (GRAVES_MAX + 1) * sizeof *procs / q->unit_bytes * q->unit_bytes + q->unit_bytes;
+    q->sh->procs.graves = GRAVES_MAX;
+}
+
+static void graves_to_forget(void)
+{
+    one_lost();
+    CHECK_EQ(jnq_task_done(q, 1), JNQ_OK);
+    finishes(model, NULL);
+}
+
+/* Not even a cell can be had. */
+static void exhausted_by_leases(void)
+{
+    put_one(LONGEST);
+    get_one();
+    exhausted();
+    while (jnq_get(q, &box, JNQ_NOW) == JNQ_LEASED) {
+        takes(model, NULL);
+        ours[our_leases].lease = box.lease;
+        ours[our_leases++].number = box.number;
+    }
+    model->segment_is_full = true;
 }
 
 /* --- operations -------------------------------------------------------------------------------------------- */
 
-static struct item next_item(void) { return (struct item){acting->bytes, model->next}; }
+static struct item next_item(void) { return an_item(acting->bytes, model->next); }
 
 static int64_t puts_now(void) { return put(next_item(), JNQ_NOW); }
 
@@ -458,6 +805,33 @@ static int64_t puts_soon(void) { return put(next_item(), soon()); }
 static int64_t gets_now(void) { return jnq_get(q, &box, JNQ_NOW); }
 
 static int64_t gets_soon(void) { return jnq_get(q, &box, soon()); }
+
+static int64_t gets_two(void)
+{
+    static jnq_box other;
+    int64_t rc = jnq_get(q, &other, JNQ_NOW);
+    return rc < 0 && rc != JNQ_LEASED && rc != JNQ_LARGE ? rc : jnq_get(q, &box, JNQ_NOW);
+}
+
+static int64_t finishes_it(void) { return jnq_finish(q, box.lease, box.number); }
+
+static int64_t departs(void)
+{
+    jnq_depart(q, 0);
+    return q->me->exit;
+}
+
+static int64_t takes_and_departs(void)
+{
+    CHECK(is_item(jnq_get(q, &box, JNQ_NOW)));
+    return departs();
+}
+
+static int64_t departs_failed(void)
+{
+    jnq_depart(q, 1);
+    return q->me->exit;
+}
 
 static int64_t reports_done(void) { return jnq_task_done(q, 1); }
 
@@ -511,6 +885,31 @@ static int64_t counts(void)
 }
 
 static void take_first(void) { CHECK(holds(jnq_get(q, &box, JNQ_NOW), model->items[0])); }
+
+static void take_two(void)
+{
+    static jnq_box first;
+    CHECK(is_item(jnq_get(q, &first, JNQ_NOW)));
+    CHECK(holds(jnq_get(q, &box, JNQ_NOW), model->items[1]));
+}
+
+static void take_and_finish(void)
+{
+    take_first();
+    CHECK_EQ(jnq_finish(q, box.lease, box.number), JNQ_OK);
+}
+
+static void takes_and_finishes(struct model *m, const struct scenario *s)
+{
+    takes(m, s);
+    finishes(m, s);
+}
+
+static void take_and_fail(void)
+{
+    take_first();
+    jnq_depart(q, 1);
+}
 
 static void take_to_rebox(void)
 {
@@ -654,7 +1053,7 @@ static void act(void)
 }
 
 /* A child that stands before the first instruction of the operation. */
-static pid_t begin(const struct scenario *s)
+static pid_t begin(const struct scenario *s, unsigned holder)
 {
     acting = s;
     pid_t pid = fork();
@@ -669,23 +1068,74 @@ static pid_t begin(const struct scenario *s)
     int status = wait_status(pid);
     CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
     trace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_EXITKILL);
+    doer = holder;
+    model->holders[holder].pid = pid;
     if (s->prepared)
         s->prepared(model, s);
+    doer = PARENT;
     return pid;
+}
+
+/* What a death leaves: the segment, as far as it is used, and what the kernel is told of the locks. */
+static struct {
+    void *robust_list; /* the same address in each child */
+    long locks[2];     /* of that list: the first, and the one under way */
+    size_t bytes[4];
+    char *then[4];
+} remains;
+
+static void watch(pid_t pid, bool *changed)
+{
+    uint64_t heap_bytes = (q->units < 64 ? q->units : 64) * q->unit_bytes;
+    const size_t bytes[] = {sizeof *q->sh, q->unit_bytes * 5, q->unit_bytes, heap_bytes};
+    const char *now[] = {q->base, q->base + q->procs_off, q->base + q->map_off, q->base + q->heap_off};
+    for (int i = 0; i < 4; i++) {
+        size_t n = bytes[i];
+        if (i == 1 && n > q->map_off - q->procs_off)
+            n = q->map_off - q->procs_off;
+        if (remains.bytes[i] == n && !memcmp(remains.then[i], now[i], n))
+            continue;
+        *changed = true;
+        remains.then[i] = realloc(remains.then[i], n);
+        CHECK(remains.then[i]);
+        memcpy(remains.then[i], now[i], remains.bytes[i] = n);
+    }
+    for (int i = 0; i < 2; i++) {
+        errno = 0;
+        long word = ptrace(PTRACE_PEEKDATA, pid, (long *)remains.robust_list + 2 * i, NULL);
+        CHECK_EQ(errno, 0);
+        *changed |= word != remains.locks[i];
+        remains.locks[i] = word;
+    }
+}
+
+static bool is_system_call(uint64_t pc)
+{
+    const unsigned char *text = (const unsigned char *)pc;
+    return text[0] == 0x0f && text[1] == 0x05;
 }
 
 /* Steps the victim to the moment and notes its path. */
 static bool explore(pid_t pid, struct path *path, moment *when)
 {
+    bool changed = true;
     struct jnq_shared *then = malloc(sizeof *then);
     path->pc = malloc(MAX_STEPS * sizeof *path->pc);
-    CHECK(then && path->pc);
+    path->points = malloc((MAX_STEPS + 1) * sizeof *path->points);
+    CHECK(then && path->pc && path->points);
+    path->distinct = 0;
     *then = *q->sh;
     uint64_t pc = pc_of(pid);
     path->steps = 0;
     for (;;) {
         CHECK_OP(path->steps, <, MAX_STEPS);
         path->pc[path->steps] = pc;
+        if (!when) {
+            watch(pid, &changed);
+            if (changed || pc == END)
+                path->points[path->distinct++] = path->steps;
+            changed = is_system_call(pc); /* which may do more than can be seen */
+        }
         if (pc == END || (when && when(q->sh, then)))
             break;
         path->steps++;
@@ -770,46 +1220,100 @@ static bool blamed(int line, const char *format, ...)
 static bool is_as(const struct model *m)
 {
     jnq_counters c = counters(q);
+    uint64_t redelivered = c.redeliveries + m->uncounted;
     return c.puts == m->puts && c.takes == m->takes && c.dones == m->dones && c.queued == m->count &&
-           c.unfinished == m->tasks - m->dones && q->sh->ended == m->ended && !q->sh->cut == !m->cut;
+           c.unfinished == unfinished(m) && q->sh->ended == m->ended && !q->sh->cut == !m->cut &&
+           c.dead_letters == m->dead_letters && c.foreign == m->foreign &&
+           (redelivered == m->redelivered || redelivered == m->redelivered - m->fresh);
 }
 
-/* How many steps of the operation took effect, which the model follows; -1: the queue is as it must never be. */
-static int settle(const struct scenario *s)
+/* The entry of a holder, if it has one. */
+static bool find_entry(unsigned holder, jnq_holder *out)
 {
-    for (int n = 0;; n++) {
-        if (is_as(model))
-            return n;
-        if (n == 2 || !s->effects[n])
-            return -1;
-        s->effects[n](model, s);
+    uint32_t pid = (uint32_t)model->holders[holder].pid;
+    for (uint32_t number = 1;; number++) {
+        int rc = jnq_read_holder(q, number, out);
+        if (rc == JNQ_TIMEOUT)
+            return false;
+        if (rc == JNQ_OK && out->pid == pid)
+            return true;
     }
+}
+
+/* How many tasks the operation is about to report in its next step. */
+static unsigned under_report(const struct scenario *s, int n)
+{
+    effect *next = n < EFFECTS ? s->effects[n] : NULL;
+    return next == finishes ? 1 : next == finishes_two ? 2 : 0;
+}
+
+/* The words by which others can tell that are written before the step. */
+static bool is_about_to(const struct scenario *s, int n)
+{
+    struct model early = *model;
+    if (!under_report(s, n) || model->foreign)
+        return false;
+    s->effects[n](&early, s);
+    model->foreign = early.foreign;
+    bool is = is_as(model);
+    model->foreign &= is;
+    return is;
+}
+
+/* How many steps of the operation of the holder, which is dead, took effect, which the model follows; -1: the queue is
+ * as it must never be. */
+static int settle(const struct scenario *s, unsigned holder)
+{
+    jnq_holder entry;
+    int n = 0;
+    doer = holder;
+    while (!is_as(model) && !is_about_to(s, n)) {
+        if (n == EFFECTS || !s->effects[n]) {
+            n = -1;
+            break;
+        }
+        s->effects[n++](model, s);
+    }
+    doer = PARENT;
+    model->holders[holder].dead = true;
+    model->holders[holder].clean = find_entry(holder, &entry) && entry.exit == EXIT_CLEAN;
+    if (n >= 0) {
+        model->holders[holder].under = under_report(s, n);
+        model->uncounted = model->redelivered - counters(q).redeliveries;
+        model->fresh = 0;
+    }
+    return n;
 }
 
 /* The same beside a sleeper, which changes another word. */
 static int settle_beside(const struct scenario *s)
 {
     struct model after = *model;
+    doer = VICTIM;
     s->effects[0](&after, s);
+    doer = PARENT;
     jnq_counters c = counters(q);
     uint64_t is = after.puts != model->puts ? c.puts : after.takes != model->takes ? c.takes : c.dones;
     uint64_t was = after.puts != model->puts ? model->puts : after.takes != model->takes ? model->takes : model->dones;
+    if (is != was)
+        *model = after;
+    model->foreign = c.foreign;
+    model->holders[VICTIM].dead = true;
+    model->holders[VICTIM].under = is == was ? under_report(s, 0) : 0;
     if (is == was)
         return 0;
-    *model = after;
     return is == was + 1 ? 1 : -1;
 }
 
 static bool put_and_get(struct item item, unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
-        EXPECT_EQ(put((struct item){item.bytes, item.name + i}, JNQ_NOW), JNQ_OK);
+        EXPECT_EQ(put(an_item(item.bytes, item.name + i), JNQ_NOW), JNQ_OK);
     EXPECT_EQ(jnq_qsize(q), n);
     for (unsigned i = 0; i < n; i++) {
-        EXPECT(holds(jnq_get(q, &box, JNQ_NOW), ((struct item){item.bytes, item.name + i})));
-        jnq_release(&box);
+        EXPECT(holds(jnq_get(q, &box, JNQ_NOW), an_item(item.bytes, item.name + i)));
+        EXPECT_EQ(done(), JNQ_OK);
         EXPECT_EQ(box.taken, 0);
-        EXPECT_EQ(jnq_task_done(q, 1), JNQ_OK);
     }
     return true;
 }
@@ -824,16 +1328,16 @@ static bool workload(void)
     jnq_counters before = counters(q);
     for (unsigned i = 0; i < LENGTHS; i++, items += n) {
         n = room < 2 ? 1 : 2;
-        if (!put_and_get((struct item){lengths[i], i}, n))
+        if (!put_and_get(an_item(lengths[i], i), n))
             return false;
     }
     n = room < 6 ? room : 6;
-    if (!put_and_get((struct item){LARGE, 0}, n)) /* all of them in memory at once */
+    if (!put_and_get(an_item(LARGE, 0), n)) /* all of them in memory at once */
         return false;
     items += n;
     for (unsigned left = 9; left; left -= n, items += n) { /* goes on to another block */
         n = left < room ? left : room;
-        if (!put_and_get((struct item){JNQ_INLINE_BYTES, left}, n))
+        if (!put_and_get(an_item(JNQ_INLINE_BYTES, left), n))
             return false;
     }
     jnq_counters after = counters(q);
@@ -850,7 +1354,7 @@ static void put_many(void *arg)
     (void)arg;
     for (unsigned i = 0; i < SHARED_ITEMS; i++) {
         int rc;
-        while ((rc = put((struct item){lengths[i % LENGTHS], i}, JNQ_FOREVER)) == JNQ_INTERRUPTED)
+        while ((rc = put(an_item(lengths[i % LENGTHS], i), JNQ_FOREVER)) == JNQ_INTERRUPTED)
             ;
         CHECK_EQ(rc, JNQ_OK);
     }
@@ -862,9 +1366,8 @@ static bool get_many(void)
         int64_t answer;
         while ((answer = jnq_get(q, &box, JNQ_FOREVER)) == JNQ_INTERRUPTED)
             ;
-        EXPECT(holds(answer, ((struct item){lengths[i % LENGTHS], i})));
-        jnq_release(&box);
-        EXPECT_EQ(jnq_task_done(q, 1), JNQ_OK);
+        EXPECT(holds(answer, an_item(lengths[i % LENGTHS], i)));
+        EXPECT_EQ(done(), JNQ_OK);
     }
     return true;
 }
@@ -901,43 +1404,181 @@ static bool shared_workload(void)
     return true;
 }
 
-/* Frees what the dead held; nothing else changes. */
+/* After the dead were found: the figures of those who have tasks in hand are right. */
+static bool knows_holders(void)
+{
+    bool crowded = q->sh->procs.graves >= GRAVES_MAX;
+    for (unsigned holder = PARENT; holder < HOLDERS; holder++) {
+        jnq_holder found;
+        const struct holder *h = model->holders + holder;
+        uint64_t hands = hands_of(model, holder);
+        if (!h->pid)
+            continue;
+        bool known = find_entry(holder, &found);
+        if (!known && h->dead) {
+            EXPECT(!hands || !unfinished(model) || model->foreign || crowded || model->on_death != JNQ_RAISE);
+            continue;
+        }
+        EXPECT(known);
+        EXPECT_EQ(found.dead, h->dead);
+        EXPECT(!h->dead || (model->on_death == JNQ_RAISE && unfinished(model)));
+        EXPECT(!found.unsure || h->dead);
+        EXPECT(hands || found.unsure || !h->dead);
+        uint64_t under = found.unsure ? h->under : 0;
+        EXPECT_EQ(found.tasks, hands < under ? 0 : hands - under);
+    }
+    return true;
+}
+
+/* Tasks are lost exactly when nobody can finish them any more. */
+static bool knows_lost(void)
+{
+    uint64_t since = 0;
+    bool lost = model->on_death == JNQ_RAISE && !model->count && unfinished(model) && !hands_of(model, PARENT) &&
+                !model->foreign;
+    EXPECT_EQ(jnq_join(q, &since, JNQ_NOW), lost ? JNQ_LOST : unfinished(model) ? JNQ_TIMEOUT : JNQ_OK);
+    return true;
+}
+
+/* As a reap has done that came to the end. It looks at those first whose figures say that they have something: so if several
+ * died, the front list tells in which order they were found. */
+static void inherit_all(void)
+{
+    unsigned order[HOLDERS], n = 0;
+    bool known[HOLDERS] = {false};
+    for (uint64_t word = model->cut ? 0 : q->sh->head.front; word >> (64 - LIST_BITS);) {
+        const struct jnq_cell *cell = unit_at(q, word & ((uint64_t)-1 >> LIST_BITS));
+        for (uint64_t i = 0; i < model->in_hands; i++) {
+            unsigned holder = model->hands[i].holder;
+            if (cell->record.number != model->hands[i].item.name || known[holder])
+                continue;
+            known[holder] = true;
+            order[n++] = holder;
+        }
+        word = cell->next;
+    }
+    for (unsigned holder = HOLDERS; holder-- > VICTIM;)
+        if (!known[holder] && model->holders[holder].dead)
+            order[n++] = holder;
+    while (n--)
+        while (inherit_step(model, order[n], !model->holders[order[n]].clean))
+            ;
+    model->fresh = 0;
+}
+
+/* Frees what the dead held, and redelivers their tasks; nothing else changes. */
 static bool is_reaped(void)
 {
     EXPECT_EQ(jnq_reap(q), JNQ_OK);
+    finds_clean(model, NULL);
+    inherit_all();
     EXPECT_EQ(jnq_check(q), 0);
     EXPECT(is_as(model));
     EXPECT_EQ(counters(q).processes, 1);
     return true;
 }
 
-/* Every item that is queued is whole and in its place. What the dead had in hand is reported done. */
-static bool is_emptied(void)
+static bool letters_are_right(void)
+{
+    uint64_t cursor = 0;
+    jnq_letter letter;
+    for (uint64_t i = 0; i < model->dead_letters; i++) {
+        struct item item = model->letters[i];
+        EXPECT_EQ(jnq_read_letter(q, &cursor, &letter), JNQ_OK);
+        EXPECT_EQ(letter.number, item.name);
+        EXPECT_EQ(letter.deaths, item.deaths);
+        EXPECT_EQ(letter.integer, item.bytes == INTEGER);
+        int64_t integer = integer_of(item.name);
+        EXPECT_EQ(letter.bytes, letter.integer ? sizeof integer : item.bytes);
+        EXPECT(!memcmp(letter.payload, letter.integer ? (char *)&integer : text_of(item.name), letter.bytes));
+        EXPECT(letter.pid[letter.deaths < JNQ_LETTER_DEATHS ? letter.deaths - 1 : JNQ_LETTER_DEATHS - 1] != 0);
+    }
+    EXPECT_EQ(jnq_read_letter(q, &cursor, &letter), JNQ_EMPTY);
+    return true;
+}
+
+static bool get_and_finish(void)
+{
+    struct item item = model->items[0];
+    EXPECT(holds(jnq_get(q, &box, JNQ_NOW), item));
+    takes(model, NULL);
+    if (box.lease) {
+        const struct jnq_cell *cell = unit_at(q, box.lease);
+        EXPECT_EQ(box.number, item.name);
+        EXPECT_EQ(cell->deaths, item.deaths);
+        EXPECT_EQ(cell->deaths_then, item.deaths + 1);
+    }
+    EXPECT_EQ(done(), JNQ_OK);
+    finishes(model, NULL);
+    EXPECT(is_as(model));
+    return true;
+}
+
+/* The tasks that we have in hand are ours, until they are done. */
+static bool is_ours(void)
+{
+    for (; our_leases; our_leases--) {
+        uint64_t lease = ours[our_leases - 1].lease, number = ours[our_leases - 1].number;
+        EXPECT_EQ(jnq_finish(q, lease, number), JNQ_OK);
+        model->in_hand.name = number;
+        finishes(model, NULL);
+        EXPECT_EQ(jnq_finish(q, lease, number), JNQ_NOT_OURS);
+        EXPECT(is_as(model));
+    }
+    return true;
+}
+
+/* Every item that is queued is whole and in its place. */
+static bool is_drained(void)
 {
     if (model->since) { /* a zero is seen even after another put has ended it */
         if (!model->ended) {
-            EXPECT_EQ(put((struct item){20, model->next}, JNQ_NOW), JNQ_OK);
+            EXPECT_EQ(put(an_item(20, model->next), JNQ_NOW), JNQ_OK);
             appends(model, &(struct scenario){.bytes = 20});
         }
         EXPECT_EQ(jnq_join(q, &model->since, JNQ_NOW), model->zero ? JNQ_OK : JNQ_TIMEOUT);
+        model->since = 0;
     }
-    while (model->count) {
-        EXPECT(holds(jnq_get(q, &box, JNQ_NOW), model->items[0]));
-        takes(model, NULL);
-        jnq_release(&box);
-        EXPECT_EQ(jnq_task_done(q, 1), JNQ_OK);
-        finishes(model, NULL);
-        EXPECT(is_as(model));
-    }
+    if (model->segment_is_full && !is_ours())
+        return false;
+    while (model->count)
+        if (!get_and_finish())
+            return false;
     EXPECT_EQ(jnq_get(q, &box, JNQ_NOW), model->ended ? JNQ_SHUTDOWN : JNQ_EMPTY);
-    if (model->tasks > model->dones)
-        EXPECT_EQ(jnq_task_done(q, model->tasks - model->dones), JNQ_OK);
-    model->dones = model->tasks;
-    EXPECT(is_as(model));
-    EXPECT_EQ(jnq_task_done(q, 1), JNQ_TOO_MANY_DONE);
+    return true;
+}
+
+/* The same; and what is in the hands of others, who are dead, is reported done. */
+static bool is_emptied(void)
+{
     uint64_t since = 0;
+    if (!is_drained())
+        return false;
+    if (model->on_death == JNQ_REDELIVER) {
+        if (!is_ours() || !letters_are_right())
+            return false;
+    } else {
+        while (model->tasks > model->dones) {
+            EXPECT_EQ(jnq_task_done(q, 1), JNQ_OK);
+            finishes(model, NULL);
+        }
+        EXPECT(is_as(model));
+        EXPECT_EQ(jnq_task_done(q, 1), JNQ_TOO_MANY_DONE);
+    }
+    EXPECT_EQ(unfinished(model), 0);
     EXPECT_EQ(jnq_join(q, &since, JNQ_NOW), JNQ_OK);
     return true;
+}
+
+/* The dead not looked for, as if they had died just now. */
+static bool is_drained_at_once(void)
+{
+    q->sh->procs.seen_ns = START_NS;
+    time_ns = START_NS;
+    tick_ns = 1;
+    bool is = is_drained();
+    tick_ns = 0;
+    return is;
 }
 
 /* Of a queue that is empty. */
@@ -957,14 +1598,26 @@ static bool is_usable(bool with_others)
 
 static bool leaks_nothing(void)
 {
-    EXPECT_EQ(counters(q).used_bytes, model->ended && !model->cut ? idle_bytes(q) : baseline);
+    uint64_t letters = 0;
+    for (uint64_t i = 0; i < model->dead_letters; i++) {
+        uint64_t bytes = model->letters[i].bytes == INTEGER ? sizeof(int64_t) : model->letters[i].bytes;
+        uint64_t copied = bytes > JNQ_INLINE_BYTES ? 0 : bytes, unit = q->unit_bytes;
+        letters += (sizeof(struct jnq_cell) + copied + unit - 1) / unit * unit;
+        letters += (bytes - copied + unit - 1) / unit * unit;
+    }
+    EXPECT_EQ(counters(q).used_bytes, (model->ended && !model->cut ? idle_bytes(q) : baseline) + letters);
     return true;
 }
 
-/* Of what the dead have left. Others find it either in order or as it is. */
-static bool is_whole(bool reaped_first, bool with_others)
+/* Of what the dead have left. Others find it either in order or as it is: `manner` says how. */
+static bool is_whole(unsigned manner)
 {
-    if (reaped_first && !is_reaped())
+    bool reaped_first = manner % 2, checked_first = manner % 4 / 2, with_others = manner % FORKED_EVERY == 0;
+    if (checked_first)
+        EXPECT_EQ(jnq_check(q), 0);
+    if (reaped_first && !(is_reaped() && knows_holders() && (checked_first || knows_lost())))
+        return false;
+    if (model->on_death == JNQ_REDELIVER && !reaped_first && !(is_drained_at_once() && is_reaped()))
         return false;
     return is_emptied() && is_usable(with_others) && is_reaped() && leaks_nothing();
 }
@@ -980,8 +1633,11 @@ static bool wakes(const struct scenario *s, pid_t sleeper, int happened)
         s->effects[0](model, s);
     }
     EXPECT_EQ(wait_status(sleeper), 0);
+    doer = SLEEPER;
     if (s->awake)
         s->awake(model, s);
+    model->holders[SLEEPER] = (struct holder){.pid = sleeper, .dead = true};
+    doer = PARENT;
     return true;
 }
 
@@ -999,10 +1655,16 @@ struct stage {
 static bool set(struct scenario *s, struct stage *stage)
 {
     pid_t earlier[4];
-    *model = (struct model){0};
+    int on_death = s->on_death ? s->on_death : JNQ_RAISE;
+    uint32_t max_deliveries = s->max_deliveries ? s->max_deliveries : UINT32_MAX;
+    *model = (struct model){.on_death = on_death, .max_deliveries = max_deliveries};
+    model->holders[PARENT].pid = getpid();
     *outcome = -1000;
-    q = s->segment ? make_small_queue(s->maxsize, s->segment) : make_queue(s->maxsize);
+    mode = on_death;
+    q = s->segment ? make_small_queue(s->maxsize, s->segment) : make_mortal_queue(s->maxsize, on_death, max_deliveries);
     baseline = BLOCK_BYTES;
+    our_leases = 0;
+    doer = PARENT;
     if (s->setup)
         s->setup();
     acting = s;
@@ -1013,10 +1675,12 @@ static bool set(struct scenario *s, struct stage *stage)
             sched_yield();
     }
     /* All begin before anybody dies: who comes buries the dead. */
-    stage->victim = begin(s);
+    stage->victim = begin(s, VICTIM);
     struct item in_hand = model->in_hand;
     for (unsigned i = 0; i < 4 && s->firsts[i].in; i++)
-        earlier[i] = begin(scenario_named(s->firsts[i].in));
+        earlier[i] = begin(scenario_named(s->firsts[i].in), EARLIER + i);
+    if (on_death == JNQ_REDELIVER)
+        q->sh->procs.seen_ns = START_NS; /* the dead are looked for only by those who come later */
     for (unsigned i = 0; i < 4 && s->firsts[i].in; i++) {
         struct path *path = &s->firsts[i].path;
         if (path->via) {
@@ -1029,7 +1693,7 @@ static bool set(struct scenario *s, struct stage *stage)
             s->firsts[i].at = path->steps;
         }
         kill_child(earlier[i]);
-        if (settle(scenario_named(s->firsts[i].in)) < 0)
+        if (settle(scenario_named(s->firsts[i].in), EARLIER + i) < 0)
             return blamed(__LINE__, "neither as before nor as after %s", s->firsts[i].in);
     }
     model->in_hand = in_hand;
@@ -1087,18 +1751,18 @@ static void set_place(const char *name, const char *when, unsigned k)
 /* What is left of the victim, which is dead. */
 static bool judge(const struct scenario *s, const struct stage *stage, struct tally *tally)
 {
-    int happened = s->sleeper ? settle_beside(s) : settle(s);
+    int happened = s->sleeper ? settle_beside(s) : settle(s, VICTIM);
     if (happened < 0)
         return blamed(__LINE__, "neither as before nor as after");
     if (!happened)
         tally->not ++;
-    else if (happened == 1 && s->effects[1])
+    else if (happened < EFFECTS && s->effects[happened])
         tally->half++;
     else
         tally->wholly++;
     if (s->sleeper && !wakes(s, stage->sleeper, happened))
         return false;
-    return is_whole(tally->number % 2, tally->number % FORKED_EVERY == 0);
+    return is_whole(tally->number);
 }
 
 static void report(const struct scenario *s, unsigned k, unsigned steps, uint64_t pc, struct tally *tally)
@@ -1171,6 +1835,7 @@ static bool first_run(struct scenario *s, struct path *path)
 static void drop_path(struct path *path)
 {
     free(path->pc);
+    free(path->points);
     free(path->nth);
     free(path->via);
     *path = (struct path){0};
@@ -1209,12 +1874,22 @@ static void run_pairs(const struct scenario *s, const char *name, const struct p
     uint64_t random = random_state(offset);
     const struct path *then = reap_path();
     int64_t began = event_now();
+    unsigned n = 0;
     second.name = name;
     second.maxsize = s->maxsize;
     second.segment = s->segment;
     second.setup = s->setup;
-    for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride) {
-        second.firsts[0] = (struct death){.in = s->name, .path = *path, .at = (uint32_t)k};
+    second.on_death = s->on_death;
+    second.max_deliveries = s->max_deliveries;
+    memcpy(second.firsts, s->firsts, sizeof second.firsts);
+    while (second.firsts[n].in)
+        n++;
+    CHECK_OP(n, <, 4);
+    for (unsigned i = 0; i < EFFECTS; i++)
+        second.effects[i] = s->on_death == JNQ_REDELIVER ? inherits : finds_clean;
+    for (uint64_t i = offset % stride; i < path->distinct * MANNERS && tally.failures < SHOWN_FAILURES; i += stride) {
+        uint32_t k = path->points[i / MANNERS];
+        second.firsts[n] = (struct death){.in = s->name, .path = *path, .at = k};
         try_point(&second, then, (unsigned)below(&random, then->steps + 1), &tally);
     }
     show(name, path->steps, &tally, began);
@@ -1223,8 +1898,8 @@ static void run_pairs(const struct scenario *s, const char *name, const struct p
 static void run_points(struct scenario *s, const struct path *path, unsigned stride, unsigned offset, int64_t began)
 {
     struct tally tally = {.number = offset / stride};
-    for (uint64_t k = offset % stride; k <= path->steps && tally.failures < SHOWN_FAILURES; k += stride)
-        try_point(s, path, (unsigned)k, &tally);
+    for (uint64_t i = offset % stride; i < path->distinct * MANNERS && tally.failures < SHOWN_FAILURES; i += stride)
+        try_point(s, path, path->points[i / MANNERS], &tally);
     if (s->sleeps && tally.failures < SHOWN_FAILURES)
         try_point(s, NULL, 0, &tally);
     show(s->name, path->steps, &tally, began);
@@ -1234,7 +1909,7 @@ static void run_scenario(struct scenario *s, unsigned stride, unsigned offset, c
 {
     char name[64];
     snprintf(name, sizeof name, "%s+reap", s->name);
-    bool points = strstr(s->name, word), pairs = strstr(name, word) && !s->firsts[0].in && !s->sleeper;
+    bool points = strstr(s->name, word), pairs = strstr(name, word) && (!s->firsts[0].in || s->operation == reaps) && !s->sleeper;
     struct path path = {0};
     int64_t began = event_now();
     if (!points && !pairs)
@@ -1316,6 +1991,37 @@ static bool marking(struct jnq_shared *now, const struct jnq_shared *then)
 }
 
 static bool queue_cut(struct jnq_shared *now, const struct jnq_shared *then) { return now->cut != then->cut; }
+
+static bool step_noted(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->head.note.kind && now->takes == then->takes && now->head.front == then->head.front &&
+           now->dones == then->dones;
+}
+
+static bool report_made(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->dones != then->dones && held(&now->head.lock);
+}
+
+/* Its own word says so, that of all does not yet. */
+static bool reporting(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    const struct jnq_proc *procs = (const struct jnq_proc *)((const char *)now + now->procs_off);
+    bool any = false;
+    for (uint64_t i = 0; i < now->procs.count; i++)
+        any |= procs[i].dones > DONES;
+    return any && now->dones == then->dones;
+}
+
+static bool tasks_moved(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->head.front != then->head.front && held(&now->heap.lock);
+}
+
+static bool letters_made(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->head.dead != then->head.dead && held(&now->heap.lock);
+}
 
 /* --- the table --------------------------------------------------------------------------------------------- */
 
@@ -1444,6 +2150,163 @@ static struct scenario scenarios[] = {
      .bytes = 20, .effects = {takes}, .sleeper = sleeper_puts, .awake = appends},
     {"task_done_for_a_joiner", .setup = one_to_zero, .operation = reports_done, .effects = {finishes},
      .sleeper = sleeper_joins},
+    /* JNQ_RAISE: whose the unfinished tasks are */
+    {"own_task_done", .setup = integers, .prepare = take_first, .prepared = takes, .operation = reports_done,
+     .effects = {finishes}},
+    {"own_task_done_of_two", .setup = short_items, .prepare = take_two, .prepared = takes_two,
+     .operation = reports_done, .effects = {finishes}},
+    {"own_two_tasks_done", .setup = integers, .prepare = take_two, .prepared = takes_two,
+     .operation = reports_two_done, .effects = {finishes_two}},
+    {"own_task_done_to_zero", .setup = joined_item, .prepare = take_first, .prepared = takes,
+     .operation = reports_done, .effects = {finishes}},
+    {"own_task_done_while_another", .setup = large_in_hand, .prepare = take_first, .prepared = takes,
+     .operation = reports_done, .effects = {finishes}},
+    {"last_get", .setup = joined_item, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"last_unget", .setup = joined_large, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"detach_holding", .setup = joined_item, .prepare = take_first, .prepared = takes, .operation = detaches,
+     .effects = {turns_foreign}},
+    {"detach_failed_holding", .setup = joined_item, .prepare = take_and_fail, .prepared = takes,
+     .operation = detaches},
+    {"depart_holding", .setup = joined_item, .prepare = take_first, .prepared = takes, .operation = departs,
+     .result = EXIT_CLEAN},
+    {"depart_taking", .setup = joined_item, .operation = takes_and_departs, .result = EXIT_CLEAN, .effects = {takes}},
+    {"depart_failed_holding", .setup = joined_item, .prepare = take_first, .prepared = takes,
+     .operation = departs_failed, .result = EXIT_FAILED},
+    {"join_lost", .setup = one_lost, .operation = joins_now, .result = JNQ_LOST},
+    {"join_lost_waiting", .setup = one_lost, .operation = joins_soon, .result = JNQ_LOST},
+    {"join_lost_inherited", .setup = one_lost, .operation = joins_soon, .result = JNQ_LOST, .handle = INHERITED},
+    {"join_finding_lost", .setup = joined_item, .operation = joins_soon, .result = JNQ_LOST, .start_ns = 2 * SECOND,
+     .firsts = {DEATH("get", NULL)}},
+    {"bury_clean", .setup = joined_item, .operation = reaps, .effects = {finds_clean},
+     .firsts = {DEATH("depart_taking", NULL)}},
+    {"bury", .setup = joined_item, .operation = reaps, .firsts = {DEATH("get", NULL)}},
+    {"bury_two", .setup = integers, .operation = reaps, .firsts = {DEATH("get", item_taken), DEATH("get_integer", NULL)}},
+    {"bury_unsure", .setup = integers, .operation = reaps, .firsts = {DEATH("own_task_done", reporting)}},
+    {"bury_in_full_graveyard", .setup = graveyard, .operation = reaps, .firsts = {DEATH("gets_two", NULL)}},
+    {"forget_graves", .setup = graves_to_forget, .operation = reaps},
+    {"gets_two", .setup = short_items, .operation = gets_two, .result = 0, .effects = {takes, takes}},
+    /* JNQ_REDELIVER */
+    {"lease", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
+    {"lease_integer", .setup = integers, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
+    {"lease_large", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
+    {"lease_longest_inline", .setup = full_block, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_redelivered", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_redelivered_large", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_returned", .setup = returned_large, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
+    {"lease_leaving_a_block", .setup = spent_block_done, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_beside_ours", .setup = large_in_hand, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_for_somebody", .setup = announced_backlog, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_refused_no_memory", .segment = 4 << 20, .setup = exhausted_by_leases, .on_death = JNQ_REDELIVER, .operation = gets_now,
+     .result = JNQ_NO_MEMORY},
+    {"lease_two", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = gets_two, .result = JNQ_LEASED, .effects = {takes, takes}},
+    {"lease_reaping_first", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {inherits, takes}, .start_ns = 2 * SECOND, .firsts = {DEATH("lease", NULL)}},
+    {"lease_reaping_large_first", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {inherits, takes}, .start_ns = 2 * SECOND, .firsts = {DEATH("lease_large", NULL)}},
+    {"lease_burying_first", .setup = letters_and_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = gets_now,
+     .result = JNQ_LEASED, .effects = {inherits, takes}, .start_ns = 2 * SECOND, .firsts = {DEATH("lease", NULL)}},
+    {"finish", .setup = short_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = finishes_it,
+     .effects = {finishes}},
+    {"finish_large", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = finishes_it,
+     .effects = {finishes}},
+    {"finish_one_of_two", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_two, .prepared = takes_two,
+     .operation = finishes_it, .effects = {finishes}},
+    {"finish_to_zero", .setup = joined_item, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = finishes_it,
+     .effects = {finishes}},
+    {"finish_large_to_zero", .setup = joined_large, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+     .operation = finishes_it, .effects = {finishes}},
+    {"finish_redelivered", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+     .operation = finishes_it, .effects = {finishes}},
+    {"finish_beside_ours", .setup = large_in_hand, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+     .operation = finishes_it, .effects = {finishes}},
+    {"finish_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_and_cut, .prepared = takes_and_cuts,
+     .operation = finishes_it, .effects = {finishes}},
+    {"finish_again", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_and_finish, .prepared = takes_and_finishes,
+     .operation = finishes_it, .result = JNQ_NOT_OURS},
+    {"release_lease", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = releases},
+    {"unget_lease", .setup = short_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"unget_large_lease", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+     .operation = ungets, .effects = {returns}},
+    {"unget_lease_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_and_cut, .prepared = takes_and_cuts,
+     .operation = ungets, .effects = {finishes}},
+    {"leave", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = detaches,
+     .effects = {leaves}},
+    {"leave_two", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .prepare = take_two, .prepared = takes_two, .operation = detaches,
+     .effects = {leaves}},
+    {"leave_failed", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .prepare = take_and_fail, .prepared = takes,
+     .operation = detaches, .effects = {leaves_failed}},
+    {"leave_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_and_cut, .prepared = takes_and_cuts,
+     .operation = detaches, .effects = {leaves}},
+    {"depart", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .prepare = take_first, .prepared = takes,
+     .operation = departs, .result = EXIT_CLEAN},
+    {"depart_failed", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .prepare = take_first, .prepared = takes,
+     .operation = departs_failed, .result = EXIT_FAILED},
+    {"put_beside_leases", .setup = large_in_hand, .on_death = JNQ_REDELIVER, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
+    {"enter_lease", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
+     .handle = INHERITED},
+    {"shutdown_leases", .setup = large_in_hand, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+     .operation = shuts_down_at_once, .effects = {ends, cuts}},
+    {"shutdown_redelivered", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .operation = shuts_down_at_once,
+     .effects = {ends, cuts}},
+    {"shutdown_letters", .setup = letters_and_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = shuts_down_at_once,
+     .effects = {ends, cuts}},
+    /* the tasks of the dead */
+    {"redeliver", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits}, .firsts = {DEATH("lease", NULL)}},
+    {"redeliver_two", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease_two", NULL)}},
+    {"redeliver_of_two", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits, inherits},
+     .firsts = {DEATH("lease", NULL), DEATH("lease_two", NULL)}},
+    {"redeliver_letter", .setup = joined_large, .on_death = JNQ_REDELIVER, .max_deliveries = 1, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease", NULL)}},
+    {"redeliver_letters", .setup = large_items, .on_death = JNQ_REDELIVER, .max_deliveries = 1, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease_two", NULL)}},
+    {"redeliver_both", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = reaps,
+     .effects = {inherits, inherits}, .firsts = {DEATH("lease_two", NULL)}},
+    {"redeliver_again", .setup = letters_and_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = reaps,
+     .effects = {inherits}, .firsts = {DEATH("lease", NULL)}},
+    {"redeliver_ended", .setup = ended_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease", NULL)}},
+    {"redeliver_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits, inherits},
+     .firsts = {DEATH("lease_two", NULL), DEATH("shutdown_immediate", NULL)}},
+    /* a second death in a repair, a third in the next one */
+    {"redeliver_after_noting", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = reaps,
+     .firsts = {DEATH("lease", step_noted)}},
+    {"redeliver_after_taking", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease_large", item_taken)}},
+    {"redeliver_after_popping", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease_redelivered", front_left)}},
+    {"redeliver_after_redelivery", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps,
+     .firsts = {DEATH("lease_two", NULL), DEATH("redeliver_two", tasks_moved)}},
+    {"redeliver_after_half", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease_two", NULL), DEATH("redeliver_both", tasks_moved)}},
+    {"redeliver_after_letters", .setup = large_items, .on_death = JNQ_REDELIVER, .max_deliveries = 1, .operation = reaps,
+     .firsts = {DEATH("lease_two", NULL), DEATH("redeliver_letters", letters_made)}},
+    {"lease_after_noting", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
+     .firsts = {DEATH("lease", step_noted)}},
+    {"lease_after_taking", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
+     .firsts = {DEATH("lease", item_taken)}},
+    {"lease_after_popping", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .firsts = {DEATH("lease_redelivered", front_left)}},
+    {"lease_after_noted_pop", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .firsts = {DEATH("lease_redelivered", step_noted)}},
+    {"lease_after_leaving", .setup = spent_block_done, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .firsts = {DEATH("lease_leaving_a_block", block_left)}},
+    {"lease_after_finish", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
+     .firsts = {DEATH("finish", report_made)}},
+    {"lease_after_unget", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
+     .firsts = {DEATH("unget_lease", front_left)}},
+    {"finish_after_taking", .setup = short_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+     .operation = finishes_it, .effects = {finishes}, .firsts = {DEATH("lease", item_taken)}},
+    {"finish_after_finish", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+     .operation = finishes_it, .effects = {finishes}, .firsts = {DEATH("finish_large", report_made)}},
 };
 #define SCENARIOS (sizeof scenarios / sizeof *scenarios)
 
@@ -1482,6 +2345,8 @@ int main(int argc, char **argv)
         return SKIPPED;
     }
     signal(SIGALRM, hangs);
+    size_t bytes;
+    CHECK(!syscall(SYS_get_robust_list, 0, &remains.robust_list, &bytes));
     for (uint64_t name = 0; name < NAMES; name++)
         fill(texts[name], LONGEST, name);
     model = shared_memory(sizeof *model);
