@@ -175,6 +175,9 @@ void jnq_release(jnq_box *box);
  * get, it only empties the box. */
 int jnq_unget(jnq_queue *q, jnq_box *box);
 
+/* The same for a leased task without its box. */
+int jnq_unlease(jnq_queue *q, uint64_t lease, uint64_t number);
+
 /* Waits until another thread has emptied the box, for 10 seconds at most. Not ended by signals. */
 void jnq_await(jnq_box *box);
 

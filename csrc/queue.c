@@ -523,6 +523,23 @@ int jnq_unget(jnq_queue *q, jnq_box *box)
     return rc;
 }
 
+int jnq_unlease(jnq_queue *q, uint64_t lease, uint64_t number)
+{
+    if (!procs_entered(q))
+        return JNQ_OK;
+    jnq_box *box = calloc(1, sizeof *box);
+    if (!box)
+        return JNQ_NO_MEMORY;
+    box->taken = 1;
+    box->queue = q;
+    box->fork = load_relaxed(&q->fork);
+    box->lease = lease;
+    box->number = number;
+    int rc = jnq_unget(q, box);
+    free(box);
+    return rc;
+}
+
 /* --- tasks ----------------------------------------------------------------------------------------------- */
 
 int jnq_task_done(jnq_queue *q, uint64_t n) { return counts_done(q, n); }

@@ -11,6 +11,7 @@
 
 #define TICK_NS 300000000
 #define TICK_ENTRIES 2
+#define TICK_HOLDERS 32
 #define TICK_LOCK_NS 20000000
 
 static int lock_and_repair(struct jnq_queue *q, pthread_mutex_t *lock, int (*repair)(struct jnq_queue *), int64_t until)
@@ -160,7 +161,15 @@ static int look_at(struct jnq_queue *q, uint32_t owner, int64_t until)
     return procs_dead(q, owner) ? bury(q, owner, until) : JNQ_OK;
 }
 
-/* All entries that hold tasks, and `most` of the others. */
+/* Lets what a dead owner of the head lock had noted take its effect on the figures. */
+static void settle_note(struct jnq_queue *q, int64_t until)
+{
+    if (!recover_lock_head(q, until))
+        lock_release(&q->sh->head.lock);
+}
+
+/* All entries that hold tasks, and `most` of the others. Of many that hold tasks every other one, the rest the next
+ * time: each costs some microseconds. */
 int recover_reap(struct jnq_queue *q, uint32_t most, int64_t until)
 {
     struct jnq_procs *procs = &q->sh->procs;
@@ -169,9 +178,12 @@ int recover_reap(struct jnq_queue *q, uint32_t most, int64_t until)
         return rc;
     if (load_relaxed(&procs->graves) && !counts_unfinished(q))
         procs_forget(q);
-    uint32_t count = procs_count(q);
+    uint32_t count = procs_count(q), holders = 0, parity = (uint32_t)(event_now() / TICK_NS) & 1;
+    if (q->on_death)
+        settle_note(q, until);
     for (uint32_t owner = 1; q->on_death && owner <= count && !rc; owner++)
-        if (procs_known(q, owner) && procs_holds(q, owner))
+        if (owner != q->owner && procs_known(q, owner) && procs_holds(q, owner) &&
+            (++holders <= TICK_HOLDERS || (owner & 1) == parity))
             rc = look_at(q, owner, until);
     for (most = most < count ? most : count; most && !rc; most--) {
         procs->rover = procs->rover < count ? procs->rover + 1 : 1;

@@ -123,4 +123,6 @@ def describe(handle: CData) -> str:
             "  these figures are uncertain: a process has finished a task that another one had taken, or has ended "
             "in order with tasks in hand"
         )
+    if lib.jnq_on_death(handle) == lib.JNQ_IGNORE:
+        lines.append("  with on_death='ignore' it is not known who has tasks in hand")
     return "\n".join(lines)

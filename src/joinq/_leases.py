@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from joinq._native import EMPTY, INTERRUPTED, NOT_OURS, error, ffi, lib
+from joinq._native import EMPTY, INTERRUPTED, NOT_OURS, ON_DEATH, error, ffi, lib
 from joinq._payload import loads
 
 if TYPE_CHECKING:
@@ -15,25 +17,14 @@ if TYPE_CHECKING:
 
     from joinq._jnq import CData
 
-__all__ = ["DeadLetter", "Lease", "Leases", "dead_letters"]
-
-
-class Lease(NamedTuple):
-    """A task in hand, as the core names it."""
-
-    lease: int
-    number: int
+__all__ = ["DeadLetter", "Leases", "dead_letters", "leases_of"]
 
 
 class Leases(threading.local):
-    """What each thread has taken, oldest first.
-
-    After a fork the child finds its parent's here, and after an interrupted get() there may be one that was given back:
-    the core knows better, and answers NOT_OURS.
-    """
+    """What each thread has taken, oldest first: (lease, number) as the core names a task in hand."""
 
     def __init__(self) -> None:
-        self.mine: deque[Lease] = deque()
+        self.mine: deque[tuple[int, int]] = deque()
 
     def finish_oldest(self, handle: CData, n: int) -> None:
         """Reports the calling thread's n oldest tasks done.
@@ -49,7 +40,7 @@ class Leases(threading.local):
                 "has taken itself"
             )
 
-    def finish(self, handle: CData, lease: Lease) -> None:
+    def finish(self, handle: CData, lease: tuple[int, int]) -> None:
         """Reports that task done.
 
         Raises:
@@ -58,7 +49,7 @@ class Leases(threading.local):
         if not self._finish(handle, lease):
             raise ValueError("task_done() called too many times: the task was already reported done")
 
-    def _finish(self, handle: CData, lease: Lease) -> bool:
+    def _finish(self, handle: CData, lease: tuple[int, int]) -> bool:
         rc = INTERRUPTED
         while rc == INTERRUPTED:
             rc = lib.jnq_finish(handle, *lease)
@@ -67,6 +58,26 @@ class Leases(threading.local):
         if lease in self.mine:
             self.mine.remove(lease)
         return not rc
+
+
+# By handle: all objects of one queue in this process share them.
+_leases: weakref.WeakKeyDictionary[CData, Leases] = weakref.WeakKeyDictionary()
+
+
+def leases_of(handle: CData) -> Leases | None:
+    """The leases of this process, or None if the queue does not redeliver."""
+    if lib.jnq_on_death(handle) != ON_DEATH["redeliver"]:
+        return None
+    return _leases.setdefault(handle, Leases())
+
+
+def _forget() -> None:
+    """In the child of a fork: the parent's tasks are not ours, and may be taken by us under the same names."""
+    for leases in list(_leases.values()):
+        leases.mine.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 class DeadLetter:
@@ -100,13 +111,8 @@ def dead_letters(handle: CData, known: int = 0) -> list[DeadLetter]:
     """All dead letters but the first `known`, oldest first."""
     cursor = ffi.new("uint64_t *")
     letter = ffi.new("jnq_letter *")
-    counters = ffi.new("jnq_counters *")
-    lib.jnq_count(handle, counters)
-    letters = []
-    for _ in range(counters.dead_letters - known):
-        rc = lib.jnq_read_letter(handle, cursor, letter)
-        if rc == EMPTY:
-            break
+    letters: list[DeadLetter] = []
+    while (rc := lib.jnq_read_letter(handle, cursor, letter)) != EMPTY:
         if rc:
             raise error(rc)
         data = ffi.buffer(letter.payload, letter.bytes)[:]
@@ -114,4 +120,4 @@ def dead_letters(handle: CData, known: int = 0) -> list[DeadLetter]:
         pids = [pid for pid in letter.pid if pid]
         times = [ms / 1000 for ms in letter.time_ms][: len(pids)]
         letters.append(DeadLetter(payload, tuple(pids), tuple(times), letter.deaths))
-    return letters[::-1]
+    return letters[::-1][known:]

@@ -172,8 +172,7 @@ def _handle(rc: int, fd: int, out: CData) -> CData:
         with contextlib.suppress(OSError):  # it may be no descriptor at all
             os.close(fd)
         raise error(rc)
-    handle = _handles[_identity(fd)] = ffi.gc(out[0], lib.jnq_detach)
-    return handle
+    return _handles.setdefault(_identity(fd), ffi.gc(out[0], lib.jnq_detach))  # another thread may have been faster
 
 
 def _introduce() -> None:
@@ -184,15 +183,16 @@ def _introduce() -> None:
     lib.jnq_name_process(name.replace(b"\0", b"?"))
 
 
-_exit_code = 0  # of this process's _bootstrap(), if that has returned
+# How a process ends is announced when nothing can follow: in multiprocessing's processes by _bootstrap(), when their
+# threads have ended, too; in others after multiprocessing's own exit function, which waits for children.
+_bootstrapping = False
+_exceptions_known: object = None  # what sys.last_value was when this process began
 
 
-def _depart() -> None:
+def _depart(failed: bool) -> None:
     """Tells the others that this process ends, and whether in order: who has not told will be found killed."""
-    reason = sys.exc_info()[1] or getattr(sys, "last_value", None)
-    failed = _exit_code or (reason is not None and not (isinstance(reason, SystemExit) and not reason.code))
     for handle in list(_handles.values()):
-        lib.jnq_depart(handle, bool(failed))
+        lib.jnq_depart(handle, failed)
 
 
 _bootstrap = process.BaseProcess._bootstrap  # type: ignore[attr-defined]
@@ -200,21 +200,33 @@ _bootstrap = process.BaseProcess._bootstrap  # type: ignore[attr-defined]
 
 @functools.wraps(_bootstrap)
 def _watched_bootstrap(self: process.BaseProcess, *args: Any, **kwargs: Any) -> Any:
-    """Notes the exit code: since Python 3.13 nothing else tells it to those who run when the process ends."""
-    global _exit_code
-    _exit_code = _bootstrap(self, *args, **kwargs)
-    return _exit_code
+    """Runs a process of multiprocessing, and announces its end with its exit code."""
+    global _bootstrapping
+    _bootstrapping = True
+    code = _bootstrap(self, *args, **kwargs)
+    _depart(code != 0)
+    return code
 
 
 process.BaseProcess._bootstrap = _watched_bootstrap  # type: ignore[attr-defined]
 
 
-def _begin(_: object) -> None:
-    """In every process: after the import, and after a fork."""
-    _introduce()
-    util.Finalize(None, _depart, exitpriority=-1000)  # a fork forgets it
+def _at_exit() -> None:
+    """Announces the end of another process; of its exit code only an uncaught exception can be known."""
+    if not _bootstrapping:
+        last = getattr(sys, "last_value", None)
+        _depart(last is not None and last is not _exceptions_known and not hasattr(sys, "ps1"))
 
 
-_begin(None)
-util.register_after_fork(_begin, _begin)
-atexit.register(_depart)  # for what os.fork() makes; a second announcement does not count
+def _after_fork() -> None:
+    global _bootstrapping, _exceptions_known
+    _bootstrapping = False
+    _exceptions_known = getattr(sys, "last_value", None)
+
+
+_introduce()
+util.register_after_fork(_introduce, lambda _: _introduce())
+os.register_at_fork(after_in_child=_after_fork)
+atexit.unregister(util._exit_function)  # type: ignore[attr-defined]
+atexit.register(_at_exit)
+atexit.register(util._exit_function)  # type: ignore[attr-defined]

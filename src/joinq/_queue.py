@@ -17,7 +17,7 @@ from multiprocessing import context, queues, reduction, util
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from joinq._holders import death, describe, lost, tasks
-from joinq._leases import DeadLetter, Lease, Leases, dead_letters
+from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
 from joinq._native import (
     FOREVER,
     INTEGER,
@@ -62,21 +62,33 @@ def _new_box() -> tuple[CData, Buffer]:
     return box, ffi.buffer(box.copy)
 
 
-def _settle(todo: list[tuple[CData, CData | None, Any, Any, BaseException]]) -> None:
+def _settle(todo: list[tuple[CData, CData | None, Any, Any, BaseException, Any, Any]]) -> None:
     """Gives back the item of a get() that an exception ended, unless the item is the reason for it.
 
     Nothing about an exception tells whether it is a signal handler's or that of an item which cannot be unpickled:
     unpickling once more does. Runs in a thread of its own, because signal handlers do not.
     """
     try:
-        handle, box, payload, item, reason = todo.pop()
+        handle, box, payload, item, reason, lease, mine = todo.pop()
     except IndexError:
+        return
+    failed = box is not None and payload is not None and not isinstance(reason, KeyboardInterrupt)
+    if lease is not None:
+        if failed and _fails_to_load(payload):
+            mine.append(lease)  # it counts as taken
+        else:
+            if lease in mine:  # CPython 3.9 and 3.10
+                mine.remove(lease)
+            while lib.jnq_unlease(handle, *lease) == INTERRUPTED:
+                pass
+        if box is not None:
+            lib.jnq_release(box)
         return
     if box is None or not box.taken:  # CPython 3.9 and 3.10: interrupted between emptying the box and returning
         box = ffi.new("jnq_box *")
         data = payload if isinstance(payload, bytes) else plain_dumps(item)
         lib.jnq_rebox(handle, box, data, len(data))
-    elif payload is not None and not isinstance(reason, KeyboardInterrupt) and _fails_to_load(payload):
+    elif failed and _fails_to_load(payload):
         lib.jnq_release(box)
         return
     while lib.jnq_unget(handle, box) == INTERRUPTED:
@@ -237,6 +249,8 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         box, copy = pair
         item: Any = None
         payload: Any = None
+        lease: Any = None
+        mine: Any = None
         rc = INTERRUPTED
         try:
             while rc == INTERRUPTED:
@@ -252,22 +266,24 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
                 payload = ffi.buffer(box.payload, box.bytes)
                 return loads(payload)  # the box ends with this frame, and so does the loan
             elif rc == LEASED:
-                assert self._leases
-                self._leases.mine.append(Lease(box.lease, box.number))
+                lease = (box.lease, box.number)
+                mine = self._leases.mine  # type: ignore[union-attr]
                 view = ffi.buffer(box.payload, box.bytes)
                 if box.kind == INTEGER:
                     item = int.from_bytes(view[:], sys.byteorder, signed=True)
                 else:
                     payload = view
                     item = loads(payload)
-            if rc >= 0 or rc == LEASED:
+            if lease is not None:
+                mine += (lease,)
+            if rc >= 0 or lease is not None:
                 box.taken = 0  # only an empty box may be found by others
                 box = None
                 _boxes += (pair,)
                 return item
         except BaseException as exception:
-            if rc >= 0 or (box is not None and box.taken):
-                todo = [(handle, box, payload, item, exception)]
+            if rc >= 0 or lease is not None or (box is not None and box.taken):
+                todo = [(handle, box, payload, item, exception, lease, mine)]
                 try:
                     start_new_thread(_settle, (todo,))
                 except RuntimeError:  # there cannot be another thread
@@ -349,10 +365,11 @@ class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
         max_deliveries: with "redeliver", a task that has killed so many of the processes that took it is given up.
 
     Errors and differences are those of `Queue`; besides, join() takes a timeout, task_done() a number, and there are
-    `unfinished_tasks` and task(). A process dies for us if it is killed, or ends with another exit code than 0; a
-    process that ends in order with tasks in hand may have handed them on, so from then on "raise" is as "ignore", as
-    it is when a process finishes tasks that another one has taken. With "redeliver" neither is possible. Whether a
-    process is alive decides, never a time: a task may take days.
+    `unfinished_tasks` and task(). A process dies for us if it is killed, or ends with another exit code than 0 (one
+    that multiprocessing has not started: with an uncaught exception); a process that ends in order with tasks in hand
+    may have handed them on, so from then on "raise" is as "ignore", as it is when a process finishes tasks that
+    another one has taken. With "redeliver" neither is possible. Whether a process is alive decides, never a time: a
+    task may take days.
     """
 
     def __init__(self, maxsize: int = 0, *, on_death: str = "raise", max_deliveries: int = 3, ctx: Any = None) -> None:
@@ -362,7 +379,7 @@ class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
 
     def _reset_state(self, maxsize: int) -> None:
         super()._reset_state(maxsize)
-        self._leases = Leases() if lib.jnq_on_death(self._handle) == ON_DEATH["redeliver"] else None
+        self._leases = leases_of(self._handle)
         self._letters_told = 0
 
     def task_done(self, n: int = 1) -> None:
