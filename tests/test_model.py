@@ -70,7 +70,7 @@ SOUND = [
 
 LARGE = [
     Configuration("put and get, 2 items, 2 deaths", "sleep", "PUTTERS=2 GETTERS=2 ITEMS=2 DEATHS=2"),
-    Configuration("put and get, 3 putters", "sleep", "PUTTERS=3 GETTERS=2 GETS=2 DEATHS=1"),
+    Configuration("put and get, 3 putters", "sleep", "PUTTERS=3 DEATHS=1"),
     Configuration("a full queue, 2 items", "sleep", "PUTTERS=2 ITEMS=2 MAXSIZE=1 DEATHS=1"),
     Configuration("a full queue, 2 getters", "sleep", "PUTTERS=2 GETTERS=2 MAXSIZE=1 DEATHS=1"),
     Configuration("items given back", "sleep", "PUTTERS=2 GETTERS=2 UNGETS=1 DEATHS=1"),
