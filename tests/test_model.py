@@ -77,7 +77,7 @@ LARGE = [
     Configuration("getters that leave, 2 putters", "sleep", "PUTTERS=2 GETTERS=2 GETS=1 TICKS=1 SIGNALS=1 DEATHS=1"),
     Configuration("shutdown of a full queue", "sleep", "PUTTERS=2 ITEMS=2 MAXSIZE=1 SHUTDOWN DEATHS=1"),
     Configuration("long sleeps", "sleep", "GETTERS=2 DEEP TICKS=3 DEATHS=2"),
-    Configuration("long sleeps, 2 putters", "sleep", "PUTTERS=2 DEEP TICKS=4 DEATHS=2"),
+    Configuration("long sleeps, 2 putters", "sleep", "PUTTERS=2 DEEP TICKS=3 DEATHS=2"),
     Configuration("join, 2 putters, 2 workers", "counts", "PUTTERS=2 WORKERS=2"),
     Configuration("join, 2 putters, 2 workers, 2 deaths", "counts", "PUTTERS=2 WORKERS=2 DEATHS=2"),
     Configuration("join, 2 putters, 2 deaths", "counts", "PUTTERS=2 DEATHS=2"),
@@ -125,6 +125,7 @@ BUGS += [
 ]
 LARGE_BUGS = [
     Configuration("ONLY_WAKERS_DIE", "sleep", "GETTERS=2 DEEP TICKS=2 DEATHS=1", LOST_LONG_WAKE),
+    Configuration("ALERTERS_LIVE", "sleep", "PUTTERS=2 DEEP TICKS=2 DEATHS=2", LOST_LONG_WAKE),
 ]
 
 
