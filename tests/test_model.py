@@ -2,7 +2,7 @@
 The protocol as a model, tests/model, which Spin explores exhaustively: every order of the steps of its processes.
 
 A configuration is sound if Spin finds no error in all its states; each seeded bug has to be found. pytest takes the
-small configurations; all of them, with a table, need up to 6 GB and more than ten minutes:
+small configurations; all of them, with a table, need some 4 GB and half an hour or more:
 
     python tests/test_model.py [word ...]
 
