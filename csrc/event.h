@@ -25,8 +25,9 @@
  * raises EVENT_DEEP, and after one more slice sleeps for EVENT_LONG_NS at a time. Before the step that makes a
  * condition true, a waker that finds the flag lowers it and wakes all (event_alert): they look, find nothing, and
  * sleep in slices again. A waker that missed the flag because it was raised just then makes its step within that one
- * more slice; only if it was stopped for longer than a slice just between the two, and then it or who it wakes is
- * killed as above, a sleeper waits for EVENT_LONG_NS.
+ * more slice. Only if it was stopped for longer than a slice just between the two, or another waker was killed just
+ * between lowering the flag and waking all, and then it or who it wakes is killed as above, a sleeper waits for
+ * EVENT_LONG_NS.
  *
  * Not provided: fairness between sleepers. */
 #ifndef JNQ_EVENT_H

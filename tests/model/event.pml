@@ -115,7 +115,8 @@ inline event_alert(ev)
     :: announced[ev] & EVENT_DEEP -> /* event_is_deep() */
         d_step { announced[ev] = announced[ev] & 254; ON_LOWERED };
         add_seq(ev);
-        door_wake_all(ev)
+        door_wake_all(ev);
+        d_step { ON_CALLED }
     :: else
     fi
 #endif

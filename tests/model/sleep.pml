@@ -9,7 +9,7 @@
  *   lost wake  a slice ends with the condition true only if a death explains it, one such slice for a death:
  *              somebody died after his step and before his wake, or was woken and died before he looked
  *   long sleep the same for a long sleep, and only if the dead one (or who woke it) had been stopped for a slice
- *              between event_alert() and his step
+ *              between event_alert() and his step, or if another death left those who sleep long uncalled
  *   counting   takes <= puts <= takes + MAXSIZE
  *
  * Left out: what lies in the queue (recover.pml), deadlines, the spin before the sleep (a look like any other), the
@@ -20,7 +20,8 @@
  * step.
  *
  * Seeded bugs: WAKE_BEFORE_PUBLISH, NO_RECHECK, DEEP_AT_ONCE, DEEP_WITHOUT_SLICE, and those of event.pml.
- * ONLY_WAKERS_DIE takes from the excuses of a long sleep that of who was woken and died. */
+ * ONLY_WAKERS_DIE and ALERTERS_LIVE take one excuse of a long sleep away: that who was woken died, and that who had
+ * lowered the flag died before he woke all. */
 #ifndef PUTTERS
 #define PUTTERS 1
 #endif
@@ -59,6 +60,8 @@ byte mid, slow;   /* sets: is between event_alert() and its step; has been there
 byte beside[6];   /* who has been there since this one fell asleep */
 bool called_slow[6], deeply[6];
 byte long_excuses; /* long sleeps that deaths explain */
+bool alerting[6];  /* has lowered EVENT_DEEP and not yet woken who sleeps long */
+bool uncalled;     /* somebody died there */
 
 #define BIT(v) (1 << (v))
 #define CAN_GET (puts - takes + front > 0 || ended)
@@ -75,7 +78,8 @@ byte long_excuses; /* long sleeps that deaths explain */
     excuses--; \
     called[me] = true; \
     if \
-    :: deeply[me] -> assert(long_excuses > 0); long_excuses--; called_slow[me] = true \
+    :: deeply[me] && uncalled \
+    :: deeply[me] && !uncalled -> assert(long_excuses > 0); long_excuses--; called_slow[me] = true \
     :: else -> slow = slow | beside[me] \
     fi
 #define ON_DEATH(v) \
@@ -88,6 +92,7 @@ byte long_excuses; /* long sleeps that deaths explain */
         fi \
     :: else \
     fi; \
+    ALERTER_DIED(v); \
     called[v] = false; called_slow[v] = false; owes[v] = 0; deeply[v] = false; beside[v] = 0; \
     FORGET(v); \
     slow = slow & (255 - BIT(v))
@@ -98,6 +103,11 @@ byte long_excuses; /* long sleeps that deaths explain */
 #define SLOW_EXCUSES(v) false
 #else
 #define SLOW_EXCUSES(v) (slow & BIT(v))
+#endif
+#ifdef ALERTERS_LIVE
+#define ALERTER_DIED(v) alerting[v] = false
+#else
+#define ALERTER_DIED(v) uncalled = uncalled || alerting[v]; alerting[v] = false
 #endif
 #define FORGET(v) \
     mid = mid & (255 - BIT(v)); \
@@ -110,7 +120,8 @@ byte long_excuses; /* long sleeps that deaths explain */
 #define ON_SLEEP called[me] = false; called_slow[me] = false; beside[me] = mid
 #define ON_ALERT FORGET(me); mid = mid | BIT(me)
 #define STEPPED FORGET(me); called_slow[me] = false
-#define ON_LOWERED ON_ALERT
+#define ON_LOWERED ON_ALERT; alerting[me] = true
+#define ON_CALLED alerting[me] = false
 #define NOTIFIED owes[me] = 0; slow = slow & (255 - BIT(me))
 #else
 #define MISSED(ev) CONDITION(ev)
@@ -124,6 +135,7 @@ byte long_excuses; /* long sleeps that deaths explain */
 #define ON_ALERT skip
 #define STEPPED skip
 #define ON_LOWERED skip
+#define ON_CALLED skip
 #define NOTIFIED owes[me] = 0
 #endif
 #define AFTER_WAKE_ONE owes[me] = 0
