@@ -190,6 +190,15 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 /* Of an operation that waits: after it spun, it sleeps once or twice. */
 static int64_t soon(void) { return sleeping_long ? JNQ_FOREVER : event_now() + 6 * TICK_NS; }
 
+/* --- private memory ----------------------------------------------------------------------------------------- */
+
+static bool no_memory;
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+
+void *__wrap_malloc(size_t bytes) { return no_memory ? NULL : __real_malloc(bytes); }
+
 /* --- items ------------------------------------------------------------------------------------------------- */
 
 static char texts[NAMES][LONGEST];
@@ -874,6 +883,14 @@ static int64_t detaches(void)
 }
 
 static int64_t reaps(void) { return jnq_reap(q); }
+
+static int64_t reaps_without_memory(void)
+{
+    no_memory = true;
+    int64_t rc = jnq_reap(q);
+    no_memory = false;
+    return rc;
+}
 
 static int64_t checks(void) { return jnq_check(q); }
 
@@ -2272,6 +2289,8 @@ static struct scenario scenarios[] = {
      .effects = {inherits, inherits}, .firsts = {DEATH("lease_two", NULL)}},
     {"redeliver_again", .setup = letters_and_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = reaps,
      .effects = {inherits}, .firsts = {DEATH("lease", NULL)}},
+    {"redeliver_no_memory", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps_without_memory,
+     .result = JNQ_NO_MEMORY, .firsts = {DEATH("lease_two", NULL)}},
     {"redeliver_ended", .setup = ended_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
      .firsts = {DEATH("lease", NULL)}},
     {"redeliver_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits, inherits},
