@@ -14,7 +14,7 @@
  *   deadlock   the only end states are: everybody has finished, or joins and has no such zero
  *
  * STRICT_ZERO asks for more: that no zero is missed, not even one that lasts only while a put is between its look and
- * R1. That does not hold (announce_zero(): "a put was faster, and did not see the zero"), and need not: that put and
+ * R1. That does not hold (counts_announce(): "a put was faster, and did not see the zero"), and need not: that put and
  * that task_done() go on at the same time, so the put may as well count as the first.
  *
  * Locks. A critical section is one step where nothing that others write without the lock is loaded in it: taking a
@@ -181,8 +181,8 @@ proctype putter(byte me)
 
 #define NO_MORE (!(live[3] || (PUTTERS > 1 && live[6])) || ended)
 
-/* counts.c: announce_zero() */
-inline announce_zero(done)
+/* counts.c: counts_announce() */
+inline counts_announce(done)
 {
     counts_tasks(tasks);
     if
@@ -254,7 +254,7 @@ proctype worker(byte me)
             od;
             if
             :: tasks == done || cut ->
-                announce_zero(done)
+                counts_announce(done)
             :: else
             fi;
 refused:
