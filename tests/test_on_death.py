@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import threading
 import time
 import warnings
 
@@ -159,6 +160,31 @@ def test_ownership_is_unknown_once_a_process_ends_in_order_with_tasks(launch):
         q.join(BRIEFLY)
     q.task_done(3)
     q.join(LIMIT)
+
+
+def test_end_in_order_of_a_process_that_was_forked_in_an_except_block(launch):
+    """The exception that its parent had just caught is not its own."""
+    q = filled(2)
+    try:
+        raise ValueError
+    except ValueError:
+        child = launch(workers.take_and_end, q, 1, "in order")
+    assert child.receive() == "taken"
+    assert child.result() == "ended"
+    dies(launch, q, 1)
+    with pytest.raises(joinq.JoinTimeout, match="uncertain"):
+        q.join(BRIEFLY)
+
+
+def test_process_is_not_ended_while_its_threads_work(launch):
+    """Its function has returned, but it is killed with a task in a thread's hand."""
+    q = filled(1)
+    child = launch(workers.leave_to_a_thread, q)
+    assert {child.receive(), child.receive()} == {"taken", "returned"}
+    probes.wait_until(lambda: probes.state(child.pid) == "S", "it waits for its thread")
+    child.kill()
+    with pytest.raises(joinq.LostTasks):
+        q.join(LIMIT)
 
 
 def test_end_in_order_without_tasks_is_nothing(launch):
@@ -402,6 +428,36 @@ def test_interrupted_get_gives_back(value):
     q.join(LIMIT)
     probes.check_invariants(q)
     workers.InterruptOnce.armed = True
+
+
+def test_task_of_an_interrupted_get_is_the_next_takers_alone():
+    """Who was interrupted cannot finish it, not even when another thread of the process has it."""
+    q = joinq.JoinableQueue(on_death="redeliver")
+    q.put(workers.InterruptOnce())
+    with pytest.raises(KeyboardInterrupt):
+        q.get()
+    taken, go, outcome = threading.Event(), threading.Event(), []
+
+    def take():
+        workers.InterruptOnce.armed = False
+        try:
+            q.get()
+        finally:
+            workers.InterruptOnce.armed = True
+            taken.set()
+        go.wait()
+        outcome.append(q.task_done())
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    taken.wait()
+    with pytest.raises(ValueError, match="taken itself"):
+        q.task_done()
+    assert q.unfinished_tasks == 1
+    go.set()
+    thread.join()
+    assert outcome == [None]
+    q.join(LIMIT)
 
 
 def test_item_that_cannot_be_unpickled_is_in_hand():

@@ -514,6 +514,18 @@ def take_and_end(channel, queue, count, how):
     return "ended"
 
 
+def leave_to_a_thread(channel, queue):
+    """Return, and leave a thread behind that has a task in hand."""
+
+    def run():
+        queue.get()
+        channel.send("taken")
+        threading.Event().wait()
+
+    threading.Thread(target=run).start()
+    return "returned"
+
+
 def join_and_report(channel, queue, timeout):
     """Join, in a process that is not the parent of the others."""
     try:
