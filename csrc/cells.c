@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "atomics.h"
 #include "counts.h"
@@ -176,11 +175,8 @@ static int collect(struct jnq_queue *q, uint32_t owner, struct lease **leases, u
 
 static void count_death(struct jnq_cell *cell, uint32_t pid)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
     cell->deaths = cell->deaths_then;
-    cell->death[(cell->deaths - 1) % JNQ_LETTER_DEATHS] = (uint64_t)pid << TIME_BITS | ms;
+    cell->death[(cell->deaths - 1) % JNQ_LETTER_DEATHS] = (uint64_t)pid << TIME_BITS | event_wall_ms();
 }
 
 static bool mark_moved(struct jnq_queue *q, uint64_t unit)
@@ -281,5 +277,5 @@ int cells_check(struct jnq_queue *q)
 {
     struct jnq_head *head = &q->sh->head;
     return cells_each(q, load_relaxed(&head->front), nothing) && cells_each(q, load_relaxed(&head->dead), nothing) ? 0
-                                                                                                                    : 6;
+                                                                                                                   : 6;
 }

@@ -25,6 +25,13 @@ int64_t event_coarse_now(void)
 #endif
 }
 
+uint64_t event_wall_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 void event_pause(int64_t ns)
 {
     struct timespec span = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};

@@ -71,6 +71,9 @@ int64_t event_now(void);
 /* The same to some milliseconds, but quickly. */
 int64_t event_coarse_now(void);
 
+/* Milliseconds since the epoch, for people. */
+uint64_t event_wall_ms(void);
+
 /* Sleeps about so long, or less. For a lock that is held by somebody who is not running. */
 void event_pause(int64_t ns);
 

@@ -145,7 +145,8 @@ void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t le
 {
     struct jnq_shared *sh = q->sh;
     uint64_t size = record_size(record);
-    note_step(q, NOTE_TAKE, q->owner, &sh->takes, load_relaxed(&sh->takes) + 1, lease); /* R2, pairs with A2 in fifo_room */
+    note_step(q, NOTE_TAKE, q->owner, &sh->takes, load_relaxed(&sh->takes) + 1,
+              lease); /* R2, pairs with A2 in fifo_room */
     sh->head.pos += size;
 }
 
@@ -187,7 +188,8 @@ static struct jnq_record *walk_record(struct jnq_queue *q, struct walk *w)
             return NULL;
         record = at(q, w->pos);
     }
-    if (!record_well_formed(record) || record->number != w->number || w->pos + record_size(record) > last_pos(q, w->block))
+    if (!record_well_formed(record) || record->number != w->number ||
+        w->pos + record_size(record) > last_pos(q, w->block))
         return NULL;
     return record;
 }

@@ -62,8 +62,8 @@ enum jnq_wait { JNQ_IN_GET = 0, JNQ_IN_PUT = 1, JNQ_IN_JOIN = 2 };
 #define JNQ_INTEGER_MIN 0x2000000000000000  /* no smaller answer is an integer */
 #define JNQ_INLINE_BYTES 8176               /* longest payload that is copied instead of lent */
 
-#define JNQ_NAME_BYTES 48    /* room for a process's name, with its final zero */
-#define JNQ_LETTER_DEATHS 3  /* so many deaths are remembered of a task */
+#define JNQ_NAME_BYTES 48   /* room for a process's name, with its final zero */
+#define JNQ_LETTER_DEATHS 3 /* so many deaths are remembered of a task */
 
 /* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time, and must not be
  * copied. */
@@ -98,14 +98,14 @@ typedef struct {
 /* An attached process, for people. Times are nanoseconds ago, 0 if there is nothing to say. */
 typedef struct {
     uint32_t pid;
-    uint32_t dead;           /* 1: its process is dead */
-    uint32_t exit;           /* 0, or what it announced with jnq_depart(): 1 clean, 2 failed */
-    uint32_t unsure;         /* 1: it died while it reported tasks done; they may count as in hand, or not */
-    uint64_t tasks;          /* taken and not reported done */
-    uint64_t oldest_ns;      /* the oldest of them was taken so long ago, or longer if there are more than 8 */
-    uint32_t waiting[3];     /* threads that are blocked, by enum jnq_wait */
-    uint64_t waiting_ns[3];  /* for how long the first of them */
-    char name[48];           /* UTF-8, zero-terminated */
+    uint32_t dead;          /* 1: its process is dead */
+    uint32_t exit;          /* 0, or what it announced with jnq_depart(): 1 clean, 2 failed */
+    uint32_t unsure;        /* 1: it died while it reported tasks done; they may count as in hand, or not */
+    uint64_t tasks;         /* taken and not reported done */
+    uint64_t oldest_ns;     /* the oldest of them was taken so long ago, or longer if there are more than 8 */
+    uint32_t waiting[3];    /* threads that are blocked, by enum jnq_wait */
+    uint64_t waiting_ns[3]; /* for how long the first of them */
+    char name[48];          /* UTF-8, zero-terminated */
 } jnq_holder;
 
 /* A dead letter. */

@@ -139,9 +139,9 @@ enum proc_state { PROC_FREE = 0, PROC_LIVE = 1, PROC_GRAVE = 2 };
 struct jnq_proc {
     uint64_t start; /* of the process, in clock ticks since boot: tells a reused pid apart */
     uint32_t pid;
-    uint32_t state; /* enum proc_state; the last word to be set, the last to be cleared */
-    uint64_t takes; /* tasks taken, less those given back */
-    uint64_t dones; /* tasks reported done, and in the upper DONES_BITS how many reports are under way */
+    uint32_t state;                /* enum proc_state; the last word to be set, the last to be cleared */
+    uint64_t takes;                /* tasks taken, less those given back */
+    uint64_t dones;                /* tasks reported done, and in the upper DONES_BITS how many reports are under way */
     uint64_t taken_ns[PROC_TAKEN]; /* when it took them, by the last bits of takes */
     uint64_t wait_ns[3];           /* since when, by enum jnq_wait */
     uint64_t left_ns[3];           /* when the last one stopped waiting */
@@ -217,9 +217,9 @@ struct jnq_record {
 
 /* An item in a run of its own: in the front list, which is emptied before the blocks are; leased; or a dead letter. */
 struct jnq_cell {
-    uint64_t next;        /* in a list: its word without this cell */
-    uint32_t deaths;      /* takers that the task has killed */
-    uint32_t deaths_then; /* the same, if the one that has it dies */
+    uint64_t next;                     /* in a list: its word without this cell */
+    uint32_t deaths;                   /* takers that the task has killed */
+    uint32_t deaths_then;              /* the same, if the one that has it dies */
     uint64_t death[JNQ_LETTER_DEATHS]; /* the last of them: pid, and in the lower TIME_BITS when, in ms */
     char room[LINE_BYTES - 40];
     struct jnq_record record;
@@ -265,16 +265,16 @@ struct jnq_queue {
     uint64_t heap_off;
     uint64_t maxsize;
     uint32_t procs_max; /* entries of the process table */
-    int fd;    /* ours, but the program may have closed or reused it: see segment_fd() */
-    dev_t dev; /* what fd was when we got it */
+    int fd;             /* ours, but the program may have closed or reused it: see segment_fd() */
+    dev_t dev;          /* what fd was when we got it */
     ino_t ino;
-    struct jnq_proc *me;  /* our entry in the process table */
-    uint32_t owner;       /* its number */
-    uint32_t fork;    /* fork count when it was assigned */
-    uint32_t users;   /* 1 for the handle, and one for each payload that is lent */
-    uint32_t spin_ns; /* how long it has lately paid to spin before sleeping */
-    uint32_t on_death;    /* as in the segment */
-    uint32_t news;        /* this process has made dead letters and not said so; 2: but been interrupted for it */
+    struct jnq_proc *me; /* our entry in the process table */
+    uint32_t owner;      /* its number */
+    uint32_t fork;       /* fork count when it was assigned */
+    uint32_t users;      /* 1 for the handle, and one for each payload that is lent */
+    uint32_t spin_ns;    /* how long it has lately paid to spin before sleeping */
+    uint32_t on_death;   /* as in the segment */
+    uint32_t news;       /* this process has made dead letters and not said so; 2: but been interrupted for it */
 };
 
 static inline void *at(struct jnq_queue *q, uint64_t off) { return q->base + off; }

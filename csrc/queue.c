@@ -216,7 +216,7 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
             return JNQ_OK;
         now = event_now();
         if (woken == EVENT_WOKEN) {
-            began = now; /* there is traffic: stay alert */
+            began = now;      /* there is traffic: stay alert */
             was_deep = false; /* what it slept was no slice, even if seq had moved before e was loaded */
         }
         if (now - began >= EVENT_DEEP_NS)
@@ -390,7 +390,10 @@ static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
 }
 
 /* True if the dead are to be looked for first: their tasks come before those in the queue. */
-static bool heirs_first(struct jnq_queue *q) { return q->on_death == JNQ_REDELIVER && recover_due(q, event_coarse_now()); }
+static bool heirs_first(struct jnq_queue *q)
+{
+    return q->on_death == JNQ_REDELIVER && recover_due(q, event_coarse_now());
+}
 
 static int64_t get_patiently(struct jnq_queue *q, jnq_box *box, int64_t deadline)
 {
