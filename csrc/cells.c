@@ -24,8 +24,8 @@ static struct jnq_cell *cell_at(struct jnq_queue *q, uint64_t unit)
     return whole ? cell : NULL;
 }
 
-/* The first cell of the list that the word describes, or NULL. The word in the cell describes a shorter list, so whoever
- * follows it comes to an end. */
+/* The first cell of the list that the word describes, or NULL. The word in the cell describes a shorter list, so
+ * whoever follows it comes to an end. */
 static struct jnq_cell *first_cell(struct jnq_queue *q, uint64_t word)
 {
     struct jnq_cell *cell = cell_at(q, list_unit(word));

@@ -9,9 +9,9 @@
  * A zero, and the edge of it. join() returns if the count is zero or was zero since it was called. A zero at
  * `puts` == P is recorded in zero_at (which only grows) by the task_done() that makes it, before anybody is woken, and,
  * in case that process dies right there, by the next put, before it ends the zero (it holds the tail lock, so `puts`
- * stands still, and looks at dones only while somebody is in join()). A zero that is made after that put has looked, and
- * so lasts for some of its instructions, may be missed: put and task_done() go on at once, and the put counts as the
- * first, though counts_unfinished() may have seen the zero. A joiner that came when puts was P0 > dones
+ * stands still, and looks at dones only while somebody is in join()). A zero that is made after that put has looked,
+ * and so lasts for some of its instructions, may be missed: put and task_done() go on at once, and the put counts as
+ * the first, though counts_unfinished() may have seen the zero. A joiner that came when puts was P0 > dones
  * returns when zero_at >= P0. Both witnesses are exact: after seeing dones == D a load of puts that gives D
  * proves that the count was zero then, because both only grow and dones <= puts. */
 #ifndef JNQ_COUNTS_H
@@ -19,8 +19,8 @@
 
 #include "layout.h"
 
-/* Whose the unfinished tasks are (JNQ_RAISE): each entry of the process table knows how many tasks its process took and how
- * many it reported done. A report by a process that has none in hand, or the end in order of one that has, sets
+/* Whose the unfinished tasks are (JNQ_RAISE): each entry of the process table knows how many tasks its process took
+ * and how many it reported done. A report by a process that has none in hand, or the end in order of one that has, sets
  * `foreign` for good: then tasks are handed on in ways that cannot be seen.
  *
  * State            written by       guard  order  if the writer dies here

@@ -32,15 +32,16 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
 /* True if fewer than maxsize items are queued. Tail lock. */
 bool fifo_room(struct jnq_queue *q);
 
-/* Finds the record that is to be taken next. *freed is a run that the caller must heap_free() after it released the lock,
- * or 0. Returns JNQ_OK, JNQ_EMPTY or JNQ_CORRUPT. */
+/* Finds the record that is to be taken next. *freed is a run that the caller must heap_free() after it released the
+ * lock, or 0. Returns JNQ_OK, JNQ_EMPTY or JNQ_CORRUPT. */
 int fifo_next(struct jnq_queue *q, struct jnq_record **record, uint64_t *freed);
 
 /* Takes it; `lease` is the cell it was copied to, or 0. Takes effect at R2. */
 void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t lease);
 
-/* Calls `visit` for the blocks from the head's to the tail's, and the extents of the records not yet taken. The next run is known before `visit` gets one, which may free
- * it. False if the chain is broken or a visit says so. Both locks. */
+/* Calls `visit` for the blocks from the head's to the tail's, and the extents of the records not yet taken. The next
+ * run is known before `visit` gets one, which may free it. False if the chain is broken or a visit says so. Both
+ * locks. */
 bool fifo_each(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint64_t unit));
 
 /* Derive the positions. Return JNQ_OK or JNQ_CORRUPT. */

@@ -50,10 +50,12 @@ int heap_init(struct jnq_queue *q);
  * deadline. Returns JNQ_OK, JNQ_INTERRUPTED (lock busy), JNQ_CORRUPT or JNQ_NO_MEMORY. */
 int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
 
-/* The same for a put: with JNQ_REDELIVER it also leaves memory for the lease without which what is put could not be taken. */
+/* The same for a put: with JNQ_REDELIVER it also leaves memory for the lease without which what is put could not be
+ * taken. */
 int heap_alloc_to_put(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
 
-/* Frees a used run. Requires that it is ours and cannot be reached. Nothing, if foreign writes left no used run there. */
+/* Frees a used run. Requires that it is ours and cannot be reached. Nothing, if foreign writes left no used run
+ * there. */
 void heap_free(struct jnq_queue *q, uint64_t unit);
 
 /* Makes us the owner. Requires the lock under which the run is reached. The same holds. */
@@ -82,7 +84,8 @@ void heap_sweep(struct jnq_queue *q, uint32_t owner); /* frees the owner's unmar
 uint64_t heap_leases(struct jnq_queue *q, uint32_t owner, uint64_t *units, uint64_t room);
 /* What used runs and warm free runs take. */
 void heap_count(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *reserve_bytes);
-/* I3, and I5: the owner of every unmarked used run is `known`. Returns 0 and the number of unmarked leases, or the number of the broken one. */
+/* I3, and I5: the owner of every unmarked used run is `known`. Returns 0 and the number of unmarked leases, or the
+ * number of the broken one. */
 int heap_check(struct jnq_queue *q, bool (*known)(struct jnq_queue *, uint32_t), uint64_t *leases);
 
 #endif

@@ -135,8 +135,8 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
  * JNQ_NAMESPACE, JNQ_CORRUPT, or an errno (EBUSY: its lock stayed busy). */
 int jnq_attach(int fd, jnq_queue **out);
 
-/* The name by which others shall know this process, cut off at JNQ_NAME_BYTES - 1, from its next entry into a process table on (attach,
- * create, first use after a fork). */
+/* The name by which others shall know this process, cut off at JNQ_NAME_BYTES - 1, from its next entry into a process
+ * table on (attach, create, first use after a fork). */
 void jnq_name_process(const char *name);
 
 /* Announces that this process is about to end, in order or not; the first announcement counts. */
@@ -148,8 +148,9 @@ int jnq_on_death(jnq_queue *q);
 /* The file descriptor, for handing it to another process, or -1 if the program has closed it behind our back. */
 int jnq_fileno(jnq_queue *q);
 
-/* Leaves the queue, closes fd and frees the handle, as soon as no box holds a JNQ_LARGE payload that was lent through it. Leases
- * go back to the queue. Requires that nobody uses the handle afterwards. In the child of a fork only the child's view ends. */
+/* Leaves the queue, closes fd and frees the handle, as soon as no box holds a JNQ_LARGE payload that was lent through
+ * it. Leases go back to the queue. Requires that nobody uses the handle afterwards. In the child of a fork only the
+ * child's view ends. */
 void jnq_detach(jnq_queue *q);
 
 /* Appends one item; the payload is copied. Takes effect at R1 in fifo.c: before it nothing happened,
@@ -161,18 +162,19 @@ int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
 int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline);
 
 /* Takes the oldest item into *box. Takes effect at R2 in fifo.c. Returns the length of the payload (>= 0), which was
- * copied; or JNQ_INTEGER_ZERO + value; or JNQ_LARGE (then jnq_release() must follow); with JNQ_REDELIVER always JNQ_LEASED instead; or JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down),
- * JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NO_MEMORY. Blocks only while the queue is empty. */
+ * copied; or JNQ_INTEGER_ZERO + value; or JNQ_LARGE (then jnq_release() must follow); with JNQ_REDELIVER always
+ * JNQ_LEASED instead; or JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED,
+ * JNQ_NO_MEMORY. Blocks only while the queue is empty. */
 int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
 
-/* Ends the use of what the box holds, but no lease; an empty box is allowed. Never blocks on another process's work. In the child of
- * a fork that came after the get, it only empties the box. */
+/* Ends the use of what the box holds, but no lease; an empty box is allowed. Never blocks on another process's work.
+ * In the child of a fork that came after the get, it only empties the box. */
 void jnq_release(jnq_box *box);
 
 /* Puts the item in the box back in front of the queue, as if it had not been taken; after
- * shutdown(immediate) it is discarded as the queued items were, and nothing happens if it was finished. The box is empty
- * then. Returns JNQ_OK, or JNQ_INTERRUPTED, JNQ_NO_MEMORY, JNQ_CORRUPT (the box still holds it). In the child of a fork that came after the
- * get, it only empties the box. */
+ * shutdown(immediate) it is discarded as the queued items were, and nothing happens if it was finished. The box is
+ * empty then. Returns JNQ_OK, or JNQ_INTERRUPTED, JNQ_NO_MEMORY, JNQ_CORRUPT (the box still holds it). In the child
+ * of a fork that came after the get, it only empties the box. */
 int jnq_unget(jnq_queue *q, jnq_box *box);
 
 /* The same for a leased task without its box. */
@@ -188,8 +190,8 @@ void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes);
  * JNQ_REDELIVER. */
 int jnq_task_done(jnq_queue *q, uint64_t n);
 
-/* Reports a leased task done. Returns JNQ_OK, JNQ_NOT_OURS (finished before, or taken before a fork), JNQ_INTERRUPTED or
- * JNQ_CORRUPT. */
+/* Reports a leased task done. Returns JNQ_OK, JNQ_NOT_OURS (finished before, or taken before a fork), JNQ_INTERRUPTED
+ * or JNQ_CORRUPT. */
 int jnq_finish(jnq_queue *q, uint64_t lease, uint64_t number);
 
 /* Waits until no task is unfinished, or none was at some moment since the first call with this
@@ -223,7 +225,8 @@ int jnq_news(jnq_queue *q);
 int jnq_read_letter(jnq_queue *q, uint64_t *cursor, jnq_letter *out);
 
 /* Looks for dead processes among all entries of the process table and frees what they held. Returns
- * JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_NAMESPACE or JNQ_NO_MEMORY (of this process: tasks are redelivered later). */
+ * JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_NAMESPACE or JNQ_NO_MEMORY (of this process: tasks are redelivered
+ * later). */
 int jnq_reap(jnq_queue *q);
 
 /* Evaluates every invariant of layout.h with all locks held. Returns 0, or the number of the first

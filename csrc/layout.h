@@ -56,8 +56,8 @@
  *   I6  the front list and the dead letters are as long as their words say
  *   I7  with JNQ_REDELIVER, there are as many leases as tasks that are neither queued nor finished
  *
- * Not provided: use from several pid or time namespaces (procs.h says why; it is refused) or under another page size than
- * the creator's. */
+ * Not provided: use from several pid or time namespaces (procs.h says why; it is refused) or under another page size
+ * than the creator's. */
 #ifndef JNQ_LAYOUT_H
 #define JNQ_LAYOUT_H
 

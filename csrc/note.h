@@ -1,9 +1,9 @@
 /* note: the steps by which a task changes hands, and what follows from each.
  *
- * Taking a task, giving it back and (with JNQ_REDELIVER) finishing it are one store each, to takes, head.front or dones.
- * Two things depend on it: how many tasks its owner has taken, and whether a cell is its lease. So that neither can
- * be wrong when a process dies in between, it first notes which step it is about to take; whoever gets the lock from a
- * dead owner sees by the word whether the step was taken, and lets follow what follows.
+ * Taking a task, giving it back and (with JNQ_REDELIVER) finishing it are one store each, to takes, head.front or
+ * dones. Two things depend on it: how many tasks its owner has taken, and whether a cell is its lease. So that
+ * neither can be wrong when a process dies in between, it first notes which step it is about to take; whoever gets
+ * the lock from a dead owner sees by the word whether the step was taken, and lets follow what follows.
  *
  * State            written by         guard      order          if the writer dies here
  *   note.kind      note_step          head lock  rel            0: nothing was begun, or all is done

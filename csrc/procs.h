@@ -22,10 +22,10 @@
  *
  * Waiting: never; nor do these functions lock. Those that name an owner or enter require the procs lock.
  *
- * Namespaces: in another pid namespace a pid means another process or none, and so do the thread numbers that stand in the
- * locks and that the kernel compares when an owner dies; in another time namespace a process has another start time.
- * Those who live would be taken for dead, and the dead owner of a lock for somebody else. So only processes of the
- * creator's namespaces may enter; the rest is refused before it takes a lock.
+ * Namespaces: in another pid namespace a pid means another process or none, and so do the thread numbers that stand
+ * in the locks and that the kernel compares when an owner dies; in another time namespace a process has another start
+ * time. Those who live would be taken for dead, and the dead owner of a lock for somebody else. So only processes of
+ * the creator's namespaces may enter; the rest is refused before it takes a lock.
  *
  * Not provided: the same, where there is no /proc to read the namespaces from. */
 #ifndef JNQ_PROCS_H

@@ -226,9 +226,9 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
     }
 }
 
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python has
- * something to report, and once a second, because a signal that came while this thread was not asleep did not interrupt
- * it. Without the GIL. */
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python
+ * has something to report, and once a second, because a signal that came while this thread was not asleep did not
+ * interrupt it. Without the GIL. */
 static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
 {
     if (spin(q, holds, arg))
@@ -340,7 +340,8 @@ int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline)
 
 /* --- get ------------------------------------------------------------------------------------------------- */
 
-/* Under the head lock: JNQ_OK, JNQ_LARGE or JNQ_LEASED with the oldest item in the box, or why not. *freed as in fifo_next. */
+/* Under the head lock: JNQ_OK, JNQ_LARGE or JNQ_LEASED with the oldest item in the box, or why not. *freed as in
+ * fifo_next. */
 static int take(struct jnq_queue *q, jnq_box *box, int64_t until, uint64_t *freed)
 {
     if (load_relaxed(&q->sh->head.front))

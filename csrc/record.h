@@ -14,8 +14,8 @@ uint64_t record_size(const struct jnq_record *record);
 /* False only after foreign writes: then not even its size can be believed. */
 bool record_well_formed(const struct jnq_record *record);
 
-/* Lets the box have the payload: a copy of an inline one (JNQ_OK), or the extent, which becomes ours (JNQ_LARGE). Returns
- * JNQ_CORRUPT if the record cannot be believed. */
+/* Lets the box have the payload: a copy of an inline one (JNQ_OK), or the extent, which becomes ours (JNQ_LARGE).
+ * Returns JNQ_CORRUPT if the record cannot be believed. */
 int record_unpack(struct jnq_queue *q, const struct jnq_record *record, jnq_box *box);
 
 /* The same without a copy or a change of owner: the payload stays where it is. */

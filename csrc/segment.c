@@ -53,8 +53,8 @@ static int map(struct jnq_queue *q, int fd, uint64_t bytes)
     return 0;
 }
 
-/* Nobody may cut off what others have mapped, which would be SIGBUS for them. Files that know no seals have no name, and
- * so are safe from all but the queue's own processes. */
+/* Nobody may cut off what others have mapped, which would be SIGBUS for them. Files that know no seals have no name,
+ * and so are safe from all but the queue's own processes. */
 static void seal(int fd)
 {
 #ifdef F_ADD_SEALS
