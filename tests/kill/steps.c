@@ -8,9 +8,10 @@
  *
  * The last line is `kill points: N, failures: M`. Exit code 0: no failure, 1: some, SKIPPED: this machine cannot do it.
  *
- * Not before each instruction: what a death leaves is the segment and, by the robust list, what the kernel knows of its locks.
- * The first run compares both at each step, and where neither changed and the kernel was not called, a death leaves
- * what it left one instruction before. Each kill point that remains is judged in MANNERS manners; the stride counts these.
+ * What a death leaves is the segment and, by the robust list, what the kernel knows of its locks. The first run
+ * compares both at each step: where neither changed and the kernel was not called, a death leaves what it left one
+ * instruction before, and there is nothing to try. Each kill point that remains is judged in MANNERS manners; the
+ * stride counts these.
  *
  * A kill point: the parent makes a queue and brings it into the state of the scenario; a child runs the operation under
  * ptrace up to instruction k and gets SIGKILL; the parent judges. The child of the first run is stepped from the
@@ -60,8 +61,8 @@ int main(void)
 /* --- the model --------------------------------------------------------------------------------------------- */
 
 struct item {
-    uint64_t bytes; /* or INTEGER */
-    uint64_t name;  /* which of the texts, modulo NAMES; the number of its task, too */
+    uint64_t bytes;  /* or INTEGER */
+    uint64_t name;   /* which of the texts, modulo NAMES; the number of its task, too */
     uint32_t deaths; /* takers that it has killed */
 };
 
@@ -136,23 +137,23 @@ enum handle { ATTACHED, INHERITED };
 struct scenario {
     const char *name;
     uint64_t maxsize;
-    uint64_t segment;      /* bytes, if they must be few */
-    int on_death;          /* 0: JNQ_RAISE */
+    uint64_t segment;        /* bytes, if they must be few */
+    int on_death;            /* 0: JNQ_RAISE */
     uint32_t max_deliveries; /* 0: any number */
-    void (*setup)(void);   /* the parent's part */
-    void (*prepare)(void); /* the child's part */
-    effect *prepared;      /* of `prepare` */
+    void (*setup)(void);     /* the parent's part */
+    void (*prepare)(void);   /* the child's part */
+    effect *prepared;        /* of `prepare` */
     int64_t (*operation)(void);
-    uint64_t bytes;         /* of the item that it puts */
-    int64_t result;         /* of the whole operation */
+    uint64_t bytes;           /* of the item that it puts */
+    int64_t result;           /* of the whole operation */
     effect *effects[EFFECTS]; /* steps in which the model changes */
-    enum handle handle;     /* that the child uses: an inherited one is not entered yet */
-    int64_t tick_ns;        /* how fast time goes; 0: TICK_NS */
-    int64_t start_ns;       /* when it begins; 0: START_NS */
-    bool sleeps;            /* also killed while it sleeps for long */
-    void (*sleeper)(void);  /* another process, which waits for the operation */
-    effect *awake;          /* what the sleeper does then */
-    struct death firsts[4]; /* in this order, before the operation */
+    enum handle handle;       /* that the child uses: an inherited one is not entered yet */
+    int64_t tick_ns;          /* how fast time goes; 0: TICK_NS */
+    int64_t start_ns;         /* when it begins; 0: START_NS */
+    bool sleeps;              /* also killed while it sleeps for long */
+    void (*sleeper)(void);    /* another process, which waits for the operation */
+    effect *awake;            /* what the sleeper does then */
+    struct death firsts[4];   /* in this order, before the operation */
 };
 
 static jnq_queue *q;                  /* the parent's handle; in a child, the child's */
@@ -225,7 +226,8 @@ static bool holds(int64_t answer, struct item item)
             return false;
         if (item.bytes == INTEGER)
             return box.kind == JNQ_INTEGER && box.bytes == sizeof integer && !memcmp(box.payload, &integer, box.bytes);
-        return box.kind != JNQ_INTEGER && box.bytes == item.bytes && !memcmp(box.payload, text_of(item.name), item.bytes);
+        return box.kind != JNQ_INTEGER && box.bytes == item.bytes &&
+               !memcmp(box.payload, text_of(item.name), item.bytes);
     }
     if (item.bytes == INTEGER)
         return answer == JNQ_INTEGER_ZERO + integer_of(item.name);
@@ -1457,8 +1459,8 @@ static bool knows_lost(void)
     return true;
 }
 
-/* As a reap has done that came to the end. It looks at those first whose figures say that they have something: so if several
- * died, the front list tells in which order they were found. */
+/* As a reap has done that came to the end. It looks at those first whose figures say that they have something: so if
+ * several died, the front list tells in which order they were found. */
 static void inherit_all(void)
 {
     unsigned order[HOLDERS], n = 0;
@@ -1926,7 +1928,8 @@ static void run_scenario(struct scenario *s, unsigned stride, unsigned offset, c
 {
     char name[64];
     snprintf(name, sizeof name, "%s+reap", s->name);
-    bool points = strstr(s->name, word), pairs = strstr(name, word) && (!s->firsts[0].in || s->operation == reaps) && !s->sleeper;
+    bool points = strstr(s->name, word),
+         pairs = strstr(name, word) && (!s->firsts[0].in || s->operation == reaps) && !s->sleeper;
     struct path path = {0};
     int64_t began = event_now();
     if (!points && !pairs)
@@ -2046,6 +2049,8 @@ static bool letters_made(struct jnq_shared *now, const struct jnq_shared *then)
     {                                                                                                                  \
         .in = scenario, .when = moment                                                                                 \
     }
+
+#define REDELIVERS .on_death = JNQ_REDELIVER
 
 static struct scenario scenarios[] = {
     /* put */
@@ -2172,10 +2177,10 @@ static struct scenario scenarios[] = {
      .effects = {finishes}},
     {"own_task_done_of_two", .setup = short_items, .prepare = take_two, .prepared = takes_two,
      .operation = reports_done, .effects = {finishes}},
-    {"own_two_tasks_done", .setup = integers, .prepare = take_two, .prepared = takes_two,
-     .operation = reports_two_done, .effects = {finishes_two}},
-    {"own_task_done_to_zero", .setup = joined_item, .prepare = take_first, .prepared = takes,
-     .operation = reports_done, .effects = {finishes}},
+    {"own_two_tasks_done", .setup = integers, .prepare = take_two, .prepared = takes_two, .operation = reports_two_done,
+     .effects = {finishes_two}},
+    {"own_task_done_to_zero", .setup = joined_item, .prepare = take_first, .prepared = takes, .operation = reports_done,
+     .effects = {finishes}},
     {"own_task_done_while_another", .setup = large_in_hand, .prepare = take_first, .prepared = takes,
      .operation = reports_done, .effects = {finishes}},
     {"last_get", .setup = joined_item, .operation = gets_now, .result = 20, .effects = {takes}},
@@ -2183,8 +2188,7 @@ static struct scenario scenarios[] = {
      .effects = {returns}},
     {"detach_holding", .setup = joined_item, .prepare = take_first, .prepared = takes, .operation = detaches,
      .effects = {turns_foreign}},
-    {"detach_failed_holding", .setup = joined_item, .prepare = take_and_fail, .prepared = takes,
-     .operation = detaches},
+    {"detach_failed_holding", .setup = joined_item, .prepare = take_and_fail, .prepared = takes, .operation = detaches},
     {"depart_holding", .setup = joined_item, .prepare = take_first, .prepared = takes, .operation = departs,
      .result = EXIT_CLEAN},
     {"depart_taking", .setup = joined_item, .operation = takes_and_departs, .result = EXIT_CLEAN, .effects = {takes}},
@@ -2198,133 +2202,139 @@ static struct scenario scenarios[] = {
     {"bury_clean", .setup = joined_item, .operation = reaps, .effects = {finds_clean},
      .firsts = {DEATH("depart_taking", NULL)}},
     {"bury", .setup = joined_item, .operation = reaps, .firsts = {DEATH("get", NULL)}},
-    {"bury_two", .setup = integers, .operation = reaps, .firsts = {DEATH("get", item_taken), DEATH("get_integer", NULL)}},
+    {"bury_two", .setup = integers, .operation = reaps,
+     .firsts = {DEATH("get", item_taken), DEATH("get_integer", NULL)}},
     {"bury_unsure", .setup = integers, .operation = reaps, .firsts = {DEATH("own_task_done", reporting)}},
     {"bury_in_full_graveyard", .setup = graveyard, .operation = reaps, .firsts = {DEATH("gets_two", NULL)}},
     {"forget_graves", .setup = graves_to_forget, .operation = reaps},
     {"gets_two", .setup = short_items, .operation = gets_two, .result = 0, .effects = {takes, takes}},
     /* JNQ_REDELIVER */
-    {"lease", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
-    {"lease_integer", .setup = integers, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
-    {"lease_large", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
-    {"lease_longest_inline", .setup = full_block, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease", .setup = short_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
+    {"lease_integer", .setup = integers, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
+    {"lease_large", .setup = large_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
+    {"lease_longest_inline", .setup = full_block, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}},
-    {"lease_redelivered", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_redelivered", .setup = redelivered_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}},
-    {"lease_redelivered_large", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_redelivered_large", .setup = redelivered_large, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}},
-    {"lease_returned", .setup = returned_large, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
-    {"lease_leaving_a_block", .setup = spent_block_done, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_returned", .setup = returned_large, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}},
-    {"lease_beside_ours", .setup = large_in_hand, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_leaving_a_block", .setup = spent_block_done, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}},
-    {"lease_for_somebody", .setup = announced_backlog, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_beside_ours", .setup = large_in_hand, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}},
-    {"lease_refused_no_memory", .segment = 4 << 20, .setup = exhausted_by_leases, .on_death = JNQ_REDELIVER, .operation = gets_now,
+    {"lease_for_somebody", .setup = announced_backlog, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_refused_no_memory", .segment = 4 << 20, .setup = exhausted_by_leases, REDELIVERS, .operation = gets_now,
      .result = JNQ_NO_MEMORY},
-    {"lease_two", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = gets_two, .result = JNQ_LEASED, .effects = {takes, takes}},
-    {"lease_reaping_first", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_two", .setup = large_items, REDELIVERS, .operation = gets_two, .result = JNQ_LEASED,
+     .effects = {takes, takes}},
+    {"lease_reaping_first", .setup = short_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {inherits, takes}, .start_ns = 2 * SECOND, .firsts = {DEATH("lease", NULL)}},
-    {"lease_reaping_large_first", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_reaping_large_first", .setup = large_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {inherits, takes}, .start_ns = 2 * SECOND, .firsts = {DEATH("lease_large", NULL)}},
-    {"lease_burying_first", .setup = letters_and_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = gets_now,
+    {"lease_burying_first", .setup = letters_and_guilty, REDELIVERS, .max_deliveries = 2, .operation = gets_now,
      .result = JNQ_LEASED, .effects = {inherits, takes}, .start_ns = 2 * SECOND, .firsts = {DEATH("lease", NULL)}},
-    {"finish", .setup = short_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = finishes_it,
+    {"finish", .setup = short_items, REDELIVERS, .prepare = take_first, .prepared = takes, .operation = finishes_it,
      .effects = {finishes}},
-    {"finish_large", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = finishes_it,
-     .effects = {finishes}},
-    {"finish_one_of_two", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_two, .prepared = takes_two,
+    {"finish_large", .setup = large_items, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = finishes_it, .effects = {finishes}},
-    {"finish_to_zero", .setup = joined_item, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = finishes_it,
-     .effects = {finishes}},
-    {"finish_large_to_zero", .setup = joined_large, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+    {"finish_one_of_two", .setup = large_items, REDELIVERS, .prepare = take_two, .prepared = takes_two,
      .operation = finishes_it, .effects = {finishes}},
-    {"finish_redelivered", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+    {"finish_to_zero", .setup = joined_item, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = finishes_it, .effects = {finishes}},
-    {"finish_beside_ours", .setup = large_in_hand, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+    {"finish_large_to_zero", .setup = joined_large, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = finishes_it, .effects = {finishes}},
-    {"finish_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_and_cut, .prepared = takes_and_cuts,
+    {"finish_redelivered", .setup = redelivered_large, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = finishes_it, .effects = {finishes}},
-    {"finish_again", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_and_finish, .prepared = takes_and_finishes,
+    {"finish_beside_ours", .setup = large_in_hand, REDELIVERS, .prepare = take_first, .prepared = takes,
+     .operation = finishes_it, .effects = {finishes}},
+    {"finish_cut", .setup = large_items, REDELIVERS, .prepare = take_and_cut, .prepared = takes_and_cuts,
+     .operation = finishes_it, .effects = {finishes}},
+    {"finish_again", .setup = large_items, REDELIVERS, .prepare = take_and_finish, .prepared = takes_and_finishes,
      .operation = finishes_it, .result = JNQ_NOT_OURS},
-    {"release_lease", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = releases},
-    {"unget_lease", .setup = short_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = ungets,
+    {"release_lease", .setup = large_items, REDELIVERS, .prepare = take_first, .prepared = takes,
+     .operation = releases},
+    {"unget_lease", .setup = short_items, REDELIVERS, .prepare = take_first, .prepared = takes, .operation = ungets,
      .effects = {returns}},
-    {"unget_large_lease", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+    {"unget_large_lease", .setup = redelivered_large, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = ungets, .effects = {returns}},
-    {"unget_lease_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_and_cut, .prepared = takes_and_cuts,
+    {"unget_lease_cut", .setup = large_items, REDELIVERS, .prepare = take_and_cut, .prepared = takes_and_cuts,
      .operation = ungets, .effects = {finishes}},
-    {"leave", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes, .operation = detaches,
+    {"leave", .setup = large_items, REDELIVERS, .prepare = take_first, .prepared = takes, .operation = detaches,
      .effects = {leaves}},
-    {"leave_two", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .prepare = take_two, .prepared = takes_two, .operation = detaches,
-     .effects = {leaves}},
-    {"leave_failed", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .prepare = take_and_fail, .prepared = takes,
-     .operation = detaches, .effects = {leaves_failed}},
-    {"leave_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_and_cut, .prepared = takes_and_cuts,
+    {"leave_two", .setup = redelivered_items, REDELIVERS, .prepare = take_two, .prepared = takes_two,
      .operation = detaches, .effects = {leaves}},
-    {"depart", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .prepare = take_first, .prepared = takes,
+    {"leave_failed", .setup = one_guilty, REDELIVERS, .max_deliveries = 2, .prepare = take_and_fail, .prepared = takes,
+     .operation = detaches, .effects = {leaves_failed}},
+    {"leave_cut", .setup = large_items, REDELIVERS, .prepare = take_and_cut, .prepared = takes_and_cuts,
+     .operation = detaches, .effects = {leaves}},
+    {"depart", .setup = one_guilty, REDELIVERS, .max_deliveries = 2, .prepare = take_first, .prepared = takes,
      .operation = departs, .result = EXIT_CLEAN},
-    {"depart_failed", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .prepare = take_first, .prepared = takes,
+    {"depart_failed", .setup = one_guilty, REDELIVERS, .max_deliveries = 2, .prepare = take_first, .prepared = takes,
      .operation = departs_failed, .result = EXIT_FAILED},
-    {"put_beside_leases", .setup = large_in_hand, .on_death = JNQ_REDELIVER, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
-    {"enter_lease", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
-     .handle = INHERITED},
-    {"shutdown_leases", .setup = large_in_hand, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+    {"put_beside_leases", .setup = large_in_hand, REDELIVERS, .operation = puts_now, .bytes = LARGE,
+     .effects = {appends}},
+    {"enter_lease", .setup = redelivered_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .handle = INHERITED},
+    {"shutdown_leases", .setup = large_in_hand, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = shuts_down_at_once, .effects = {ends, cuts}},
-    {"shutdown_redelivered", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .operation = shuts_down_at_once,
+    {"shutdown_redelivered", .setup = redelivered_large, REDELIVERS, .operation = shuts_down_at_once,
      .effects = {ends, cuts}},
-    {"shutdown_letters", .setup = letters_and_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = shuts_down_at_once,
+    {"shutdown_letters", .setup = letters_and_guilty, REDELIVERS, .max_deliveries = 2, .operation = shuts_down_at_once,
      .effects = {ends, cuts}},
     /* the tasks of the dead */
-    {"redeliver", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits}, .firsts = {DEATH("lease", NULL)}},
-    {"redeliver_two", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
+    {"redeliver", .setup = short_items, REDELIVERS, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease", NULL)}},
+    {"redeliver_two", .setup = large_items, REDELIVERS, .operation = reaps, .effects = {inherits},
      .firsts = {DEATH("lease_two", NULL)}},
-    {"redeliver_of_two", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits, inherits},
+    {"redeliver_of_two", .setup = redelivered_items, REDELIVERS, .operation = reaps, .effects = {inherits, inherits},
      .firsts = {DEATH("lease", NULL), DEATH("lease_two", NULL)}},
-    {"redeliver_letter", .setup = joined_large, .on_death = JNQ_REDELIVER, .max_deliveries = 1, .operation = reaps, .effects = {inherits},
-     .firsts = {DEATH("lease", NULL)}},
-    {"redeliver_letters", .setup = large_items, .on_death = JNQ_REDELIVER, .max_deliveries = 1, .operation = reaps, .effects = {inherits},
-     .firsts = {DEATH("lease_two", NULL)}},
-    {"redeliver_both", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = reaps,
-     .effects = {inherits, inherits}, .firsts = {DEATH("lease_two", NULL)}},
-    {"redeliver_again", .setup = letters_and_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = reaps,
+    {"redeliver_letter", .setup = joined_large, REDELIVERS, .max_deliveries = 1, .operation = reaps,
      .effects = {inherits}, .firsts = {DEATH("lease", NULL)}},
-    {"redeliver_no_memory", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps_without_memory,
+    {"redeliver_letters", .setup = large_items, REDELIVERS, .max_deliveries = 1, .operation = reaps,
+     .effects = {inherits}, .firsts = {DEATH("lease_two", NULL)}},
+    {"redeliver_both", .setup = one_guilty, REDELIVERS, .max_deliveries = 2, .operation = reaps,
+     .effects = {inherits, inherits}, .firsts = {DEATH("lease_two", NULL)}},
+    {"redeliver_again", .setup = letters_and_guilty, REDELIVERS, .max_deliveries = 2, .operation = reaps,
+     .effects = {inherits}, .firsts = {DEATH("lease", NULL)}},
+    {"redeliver_no_memory", .setup = large_items, REDELIVERS, .operation = reaps_without_memory,
      .result = JNQ_NO_MEMORY, .firsts = {DEATH("lease_two", NULL)}},
-    {"redeliver_ended", .setup = ended_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
+    {"redeliver_ended", .setup = ended_items, REDELIVERS, .operation = reaps, .effects = {inherits},
      .firsts = {DEATH("lease", NULL)}},
-    {"redeliver_cut", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits, inherits},
+    {"redeliver_cut", .setup = large_items, REDELIVERS, .operation = reaps, .effects = {inherits, inherits},
      .firsts = {DEATH("lease_two", NULL), DEATH("shutdown_immediate", NULL)}},
     /* a second death in a repair, a third in the next one */
-    {"redeliver_after_noting", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = reaps,
+    {"redeliver_after_noting", .setup = short_items, REDELIVERS, .operation = reaps,
      .firsts = {DEATH("lease", step_noted)}},
-    {"redeliver_after_taking", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
+    {"redeliver_after_taking", .setup = large_items, REDELIVERS, .operation = reaps, .effects = {inherits},
      .firsts = {DEATH("lease_large", item_taken)}},
-    {"redeliver_after_popping", .setup = redelivered_items, .on_death = JNQ_REDELIVER, .operation = reaps, .effects = {inherits},
+    {"redeliver_after_popping", .setup = redelivered_items, REDELIVERS, .operation = reaps, .effects = {inherits},
      .firsts = {DEATH("lease_redelivered", front_left)}},
-    {"redeliver_after_redelivery", .setup = large_items, .on_death = JNQ_REDELIVER, .operation = reaps,
+    {"redeliver_after_redelivery", .setup = large_items, REDELIVERS, .operation = reaps,
      .firsts = {DEATH("lease_two", NULL), DEATH("redeliver_two", tasks_moved)}},
-    {"redeliver_after_half", .setup = one_guilty, .on_death = JNQ_REDELIVER, .max_deliveries = 2, .operation = reaps, .effects = {inherits},
-     .firsts = {DEATH("lease_two", NULL), DEATH("redeliver_both", tasks_moved)}},
-    {"redeliver_after_letters", .setup = large_items, .on_death = JNQ_REDELIVER, .max_deliveries = 1, .operation = reaps,
+    {"redeliver_after_half", .setup = one_guilty, REDELIVERS, .max_deliveries = 2, .operation = reaps,
+     .effects = {inherits}, .firsts = {DEATH("lease_two", NULL), DEATH("redeliver_both", tasks_moved)}},
+    {"redeliver_after_letters", .setup = large_items, REDELIVERS, .max_deliveries = 1, .operation = reaps,
      .firsts = {DEATH("lease_two", NULL), DEATH("redeliver_letters", letters_made)}},
-    {"lease_after_noting", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
-     .firsts = {DEATH("lease", step_noted)}},
-    {"lease_after_taking", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
-     .firsts = {DEATH("lease", item_taken)}},
-    {"lease_after_popping", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_after_noting", .setup = short_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .firsts = {DEATH("lease", step_noted)}},
+    {"lease_after_taking", .setup = short_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .firsts = {DEATH("lease", item_taken)}},
+    {"lease_after_popping", .setup = redelivered_large, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}, .firsts = {DEATH("lease_redelivered", front_left)}},
-    {"lease_after_noted_pop", .setup = redelivered_large, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_after_noted_pop", .setup = redelivered_large, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}, .firsts = {DEATH("lease_redelivered", step_noted)}},
-    {"lease_after_leaving", .setup = spent_block_done, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED,
+    {"lease_after_leaving", .setup = spent_block_done, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
      .effects = {takes}, .firsts = {DEATH("lease_leaving_a_block", block_left)}},
-    {"lease_after_finish", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
-     .firsts = {DEATH("finish", report_made)}},
-    {"lease_after_unget", .setup = short_items, .on_death = JNQ_REDELIVER, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
-     .firsts = {DEATH("unget_lease", front_left)}},
-    {"finish_after_taking", .setup = short_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+    {"lease_after_finish", .setup = short_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .firsts = {DEATH("finish", report_made)}},
+    {"lease_after_unget", .setup = short_items, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .firsts = {DEATH("unget_lease", front_left)}},
+    {"finish_after_taking", .setup = short_items, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = finishes_it, .effects = {finishes}, .firsts = {DEATH("lease", item_taken)}},
-    {"finish_after_finish", .setup = large_items, .on_death = JNQ_REDELIVER, .prepare = take_first, .prepared = takes,
+    {"finish_after_finish", .setup = large_items, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = finishes_it, .effects = {finishes}, .firsts = {DEATH("finish_large", report_made)}},
 };
 #define SCENARIOS (sizeof scenarios / sizeof *scenarios)
