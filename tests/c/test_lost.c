@@ -4,6 +4,7 @@
 #include "harness.h"
 
 #include "lock.h"
+#include "note.h"
 #include "procs.h"
 #include "recover.h"
 
@@ -367,8 +368,41 @@ static void who_leaves_when_all_is_finished(void)
     drop_queue(q);
 }
 
-TESTS("lost", tasks_of_the_dead_alone_are_lost, given_back_is_not_lost, nothing_unfinished_is_nothing_lost,
-      death_without_tasks_loses_nothing, death_in_a_report_leaves_a_grave, foreign_reports_make_it_untellable,
-      only_this_mode_says_so, end_in_order_is_foreign, graves_are_limited_and_forgotten, graves_may_lag,
-      busy_locks_are_no_answer, task_reported_meanwhile_is_not_lost, waiting_joiners_are_told, who_leaves_with_tasks,
-      who_leaves_when_all_is_finished)
+/* Takes the only task, and dies before its figure says so. */
+static void take_and_die_unsaid(void *arg)
+{
+    jnq_queue *q = arg;
+    put_item(q, 0, 0);
+    CHECK_EQ(recover_lock_head(q, event_now() + SECOND), JNQ_OK);
+    struct jnq_note *note = &q->sh->head.note;
+    note->owner = q->owner;
+    note->word = (uint64_t)((char *)&q->sh->takes - q->base);
+    note->value = 1;
+    note->unit = 0;
+    note->takes = 1;
+    note->kind = NOTE_TAKE;
+    store_sc(&q->sh->takes, 1);
+    die();
+}
+
+/* Its entry does not look as if it had a task: but the lock that it held does, to whoever looks for the dead. */
+static void task_taken_by_one_who_died_of_it_is_found(void)
+{
+    jnq_queue *q = make_queue(0), *idle[8];
+    for (int i = 0; i < 8; i++)
+        idle[i] = second_handle(q);
+    join_dead_child(start_child(take_and_die_unsaid, q));
+    q->sh->procs.rover = 0; /* far from the dead one's entry */
+    CHECK_EQ(recover_reap(q, 1, event_now() + SECOND), JNQ_OK);
+    CHECK_EQ(q->sh->procs.graves, 1);
+    CHECK(recover_lost(q));
+    for (int i = 0; i < 8; i++)
+        jnq_detach(idle[i]);
+    drop_queue(q);
+}
+
+TESTS("lost", tasks_of_the_dead_alone_are_lost, task_taken_by_one_who_died_of_it_is_found, given_back_is_not_lost,
+      nothing_unfinished_is_nothing_lost, death_without_tasks_loses_nothing, death_in_a_report_leaves_a_grave,
+      foreign_reports_make_it_untellable, only_this_mode_says_so, end_in_order_is_foreign,
+      graves_are_limited_and_forgotten, graves_may_lag, busy_locks_are_no_answer, task_reported_meanwhile_is_not_lost,
+      waiting_joiners_are_told, who_leaves_with_tasks, who_leaves_when_all_is_finished)
