@@ -266,8 +266,8 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
                 payload = ffi.buffer(box.payload, box.bytes)
                 return loads(payload)  # the box ends with this frame, and so does the loan
             elif rc == LEASED:
-                lease = (box.lease, box.number)
                 mine = self._leases.mine  # type: ignore[union-attr]
+                lease = (box.lease, box.number)
                 view = ffi.buffer(box.payload, box.bytes)
                 if box.kind == INTEGER:
                     item = int.from_bytes(view[:], sys.byteorder, signed=True)
