@@ -207,7 +207,7 @@ def run(make: Any, context: Context, paths: list[str], workers: int, label: str)
                 tasks.put(path)
             # In a thread: the stdlib's join() has no timeout, and a dead worker's task
             # is never done.
-            joiner = threading.Thread(target=tasks.join, daemon=True)
+            joiner = threading.Thread(target=_join, args=(tasks,), daemon=True)
             joiner.start()
             next_check = 0.0
             while len(found) < len(paths) or joiner.is_alive():
@@ -220,8 +220,14 @@ def run(make: Any, context: Context, paths: list[str], workers: int, label: str)
                 if time.monotonic() >= next_check:
                     _check(processes)
                     next_check = time.monotonic() + _TICK
+            _check(processes)
             seconds = time.perf_counter() - start
     return seconds, sorted(found)
+
+
+def _join(tasks: Tasks) -> None:
+    with contextlib.suppress(joinq.LostTasks):  # _check() names the dead worker
+        tasks.join()
 
 
 class _TextBar:
