@@ -236,12 +236,12 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         """
         # A signal handler may raise after any call: so nothing is called between the one that unpickles the item and
         # the return, and until then the item is in the box.
-        global _boxes
+        boxes = _boxes
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
         deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
         try:
-            pair = _boxes.pop()
+            pair = boxes.pop()
         except IndexError:
             pair = _new_box()
         handle = self._handle
@@ -274,12 +274,12 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
                 else:
                     payload = view
                     item = loads(payload)
-            if lease is not None:
                 mine += (lease,)
-            if rc >= 0 or lease is not None:
+                rc = 0
+            if rc >= 0:
                 box.taken = 0  # only an empty box may be found by others
                 box = None
-                _boxes += (pair,)
+                boxes += (pair,)
                 return item
         except BaseException as exception:
             if rc >= 0 or lease is not None or (box is not None and box.taken):
@@ -296,7 +296,7 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
                 except BaseException:
                     pass
             raise
-        _boxes.append(pair)
+        boxes.append(pair)
         raise error(rc)
 
     def put_nowait(self, obj: Any) -> None:
