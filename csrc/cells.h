@@ -18,12 +18,6 @@
 
 #include "layout.h"
 
-#define LIST_MAX (((uint64_t)1 << LIST_BITS) - 1)
-
-static inline uint64_t list_unit(uint64_t word) { return word & ((uint64_t)-1 >> LIST_BITS); }
-
-static inline uint64_t list_length(uint64_t word) { return word >> (64 - LIST_BITS); }
-
 /* A cell of ours with a copy of the box's payload, or its reference to an extent. Returns JNQ_OK, JNQ_INTERRUPTED
  * (the heap's lock is busy), JNQ_CORRUPT or JNQ_NO_MEMORY. Needs no lock. */
 int cells_new(struct jnq_queue *q, const jnq_box *box, int64_t until, uint64_t *unit);

@@ -16,7 +16,7 @@ uint64_t counts_queued(struct jnq_queue *q)
     struct jnq_shared *sh = q->sh;
     for (;;) {
         uint64_t front = load_sc(&sh->head.front), takes = load_sc(&sh->takes);
-        uint64_t queued = load_sc(&sh->puts) - takes + (front >> (64 - LIST_BITS));
+        uint64_t queued = load_sc(&sh->puts) - takes + list_length(front);
         if (load_sc(&sh->cut))
             return 0;
         /* Neither get nor unget stepped in between: so it was true when puts was loaded. */
@@ -38,7 +38,7 @@ uint64_t counts_unfinished(struct jnq_queue *q)
 uint64_t counts_finished(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
-    return load_sc(&sh->dones) + (load_sc(&sh->head.dead) >> (64 - LIST_BITS));
+    return load_sc(&sh->dones) + list_length(load_sc(&sh->head.dead));
 }
 
 bool counts_plausible(struct jnq_queue *q)

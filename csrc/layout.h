@@ -277,6 +277,13 @@ struct jnq_queue {
     uint32_t news;       /* this process has made dead letters and not said so; 2: but been interrupted for it */
 };
 
+/* The front and the dead word: the unit of the first cell, and how many there are. */
+#define LIST_MAX (((uint64_t)1 << LIST_BITS) - 1)
+
+static inline uint64_t list_unit(uint64_t word) { return word & ((uint64_t)-1 >> LIST_BITS); }
+
+static inline uint64_t list_length(uint64_t word) { return word >> (64 - LIST_BITS); }
+
 static inline void *at(struct jnq_queue *q, uint64_t off) { return q->base + off; }
 
 static inline void *unit_at(struct jnq_queue *q, uint64_t unit) { return q->base + q->heap_off + unit * q->unit_bytes; }
