@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "atomics.h"
-#include "counts.h"
 #include "heap.h"
 #include "note.h"
 #include "procs.h"
@@ -130,7 +129,7 @@ void cells_finish(struct jnq_queue *q, uint64_t unit, uint32_t owner)
 void cells_free(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_cell *cell = unit_at(q, unit);
-    uint64_t extent = cell->record.kind == JNQ_EXTENT ? cell->record.extent.unit : 0;
+    uint64_t extent = record_extent(&cell->record);
     heap_free(q, unit);
     if (extent)
         heap_free(q, extent);

@@ -251,7 +251,7 @@ bool fifo_each(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint64_t u
         struct jnq_record *record = walk_record(q, &w);
         if (!record)
             return false;
-        uint64_t extent = record->kind == JNQ_EXTENT ? record->extent.unit : 0;
+        uint64_t extent = record_extent(record);
         walk_past(&w, record);
         if (w.block != block) {
             if (!visit(q, block))

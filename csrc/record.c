@@ -14,6 +14,8 @@ uint64_t record_size(const struct jnq_record *record)
     return record_room(record->kind == JNQ_EXTENT ? 0 : record->inline_bytes);
 }
 
+uint64_t record_extent(const struct jnq_record *record) { return record->kind == JNQ_EXTENT ? record->extent.unit : 0; }
+
 bool record_well_formed(const struct jnq_record *record)
 {
     switch (record->kind) {

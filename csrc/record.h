@@ -11,6 +11,9 @@ uint64_t record_room(uint32_t inline_bytes);
 
 uint64_t record_size(const struct jnq_record *record);
 
+/* The extent that holds its payload, or 0. */
+uint64_t record_extent(const struct jnq_record *record);
+
 /* False only after foreign writes: then not even its size can be believed. */
 bool record_well_formed(const struct jnq_record *record);
 
