@@ -27,9 +27,11 @@ SOURCES = (
     "note",
     "procs",
     "queue",
+    "ready",
     "record",
     "recover",
     "segment",
+    "watch",
 )
 
 # cffi's wrappers give up the GIL around every call, which costs more than the calls do. Ours keep it; the core gives

@@ -206,6 +206,20 @@ int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline);
  * or JNQ_INTERRUPTED. */
 int jnq_shutdown(jnq_queue *q, int immediate);
 
+/* Gives a descriptor for poll(2), select(2) and the like: readable exactly while jnq_get() would not block (JNQ_IN_GET),
+ * writable exactly while jnq_put() would not (JNQ_IN_PUT), readable exactly while no task is unfinished (JNQ_IN_JOIN).
+ * It is the handle's, is to be neither read, written nor closed, and may be another one after the program has closed
+ * it. The first call makes it, and a thread in this process that puts it right, within 100 ms, when somebody dies on
+ * the way, or may not open it. Until then it costs nothing. Valid in the child of a fork, which should ask, too, for
+ * the sake of the thread. Returns JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NAMESPACE, or an errno. */
+int jnq_pollable(jnq_queue *q, int what, int *fd);
+
+/* Says that this process will not put any more, nor its children. */
+void jnq_end_writing(jnq_queue *q);
+
+/* How many living processes have used the queue and not said so. */
+int jnq_writers(jnq_queue *q);
+
 /* Exact at one moment of the call. Neither locks nor blocks. */
 uint64_t jnq_qsize(jnq_queue *q);
 uint64_t jnq_unfinished(jnq_queue *q);

@@ -41,10 +41,11 @@
  *   events         see event.h
  *   heap.*, map    see heap.h         heap lock
  *   procs          see procs.h        procs lock
+ *   asked, ready   see ready.h
  *   recoveries     recover.c          none       sc             a figure for people
  *   broken         recover.c, heap.c  none       sc             the next one finds the same
  *
- * Locks are taken in the order procs, tail, head, heap. None is held while waiting for a state.
+ * Locks are taken in the order procs, tail, head, heap; one of ready alone, or after procs. None is held while waiting for a state.
  *
  * Invariants (jnq_check() evaluates them with all locks held)
  *   I1  takes <= puts, and dones <= puts
@@ -71,7 +72,7 @@
 #include "jnq.h"
 
 #define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
-#define JNQ_FORMAT 2u
+#define JNQ_FORMAT 3u
 
 #define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
@@ -79,6 +80,7 @@
 #define PROCS_MAX 65535   /* so many processes can be attached at once; fewer to a small segment */
 #define PROCS_SHARE 32    /* of a small segment: that part is their table */
 #define PROC_TAKEN 8
+#define JNQ_WAITS 3 /* enum jnq_wait */
 #define DONES_BITS 16
 #define DONES (((uint64_t)-1) >> DONES_BITS)
 
@@ -148,7 +150,19 @@ struct jnq_proc {
     uint32_t waiting[3];           /* threads that wait */
     uint32_t exit;                 /* announced: 1 clean, 2 failed */
     char name[JNQ_NAME_BYTES];
-    char room[48];
+    uint32_t mute; /* 1: it will not put any more */
+    char room[44];
+};
+
+/* A pipe that is filled or empty, for poll(2). */
+struct jnq_ready {
+    pthread_mutex_t lock;
+    uint32_t shown; /* 1: it is filled */
+    uint32_t again; /* the state has changed while the lock was busy */
+    uint64_t pipe;  /* its inode; 0: there is none */
+    uint64_t dev;
+    uint32_t pid; /* whose, */
+    uint32_t fd;  /* and which descriptor it is there */
 };
 
 struct jnq_shared {
@@ -170,6 +184,7 @@ struct jnq_shared {
     uint64_t recoveries;
     uint64_t foreign; /* whose the unfinished tasks are cannot be told any more: see counts.h */
     uint64_t broken;  /* a lock or its repair shows what only foreign writes can cause: all are refused from then on */
+    uint32_t asked;   /* by enum jnq_wait, a bit each: somebody wants to poll() for it */
 
     _Alignas(LINE_BYTES) struct jnq_tail tail;
 
@@ -190,6 +205,7 @@ struct jnq_shared {
 
     _Alignas(LINE_BYTES) struct jnq_heap heap;
     _Alignas(LINE_BYTES) struct jnq_procs procs;
+    _Alignas(LINE_BYTES) struct jnq_ready ready[JNQ_WAITS];
 };
 
 /* A block: records in the order of their numbers, then JNQ_END if there is a next block. */
@@ -250,6 +266,15 @@ static inline uint64_t layout_stamp(void)
            (uint64_t)sizeof(struct jnq_shared) << 32 | (uint64_t)sizeof(struct jnq_record) << 48;
 }
 
+/* A process's descriptor of a pipe of struct jnq_ready. Guarded by its lock. */
+struct jnq_end {
+    uint64_t pipe; /* which, 0: none */
+    uint64_t dev;
+    uint64_t refused; /* a pipe that we may not open */
+    int fd;
+    bool asked; /* the program knows it */
+};
+
 /* What one process knows of the queue. `me`, `owner` and `fork` are written under the procs
  * lock; the rest is constant after create or attach, but for `users`, an atomic count, `spin_ns`, a guess that threads
  * may race for, and `news`. */
@@ -275,6 +300,10 @@ struct jnq_queue {
     uint32_t spin_ns;    /* how long it has lately paid to spin before sleeping */
     uint32_t on_death;   /* as in the segment */
     uint32_t news;       /* this process has made dead letters and not said so; 2: but been interrupted for it */
+    uint32_t mute;       /* this process will not put any more */
+    bool watched;        /* see watch.h */
+    struct jnq_queue *next_watched;
+    struct jnq_end ends[JNQ_WAITS];
 };
 
 /* The front and the dead word: the unit of the first cell, and how many there are. */

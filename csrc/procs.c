@@ -129,6 +129,7 @@ int procs_enter(struct jnq_queue *q)
     proc->pid = pid;
     proc->start = start_of(pid);
     memcpy(proc->name, process_name, sizeof proc->name);
+    proc->mute = load_relaxed(&q->mute);
     store_rel(&proc->state, PROC_LIVE);
     q->me = proc;
     q->owner = owner;
@@ -172,6 +173,11 @@ bool procs_holds(struct jnq_queue *q, uint32_t owner)
     struct jnq_proc *proc = entry(q, owner);
     uint64_t dones = load_sc(&proc->dones);
     return reports(dones) || (int64_t)(load_relaxed(&proc->takes) - (dones & DONES)) > 0;
+}
+
+bool procs_writes(struct jnq_queue *q, uint32_t owner)
+{
+    return procs_known(q, owner) && !load_relaxed(&entry(q, owner)->mute);
 }
 
 void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out)

@@ -70,6 +70,9 @@ bool procs_known(struct jnq_queue *q, uint32_t owner);
 /* True if the owner has taken tasks and not reported them done, or is just reporting some. */
 bool procs_holds(struct jnq_queue *q, uint32_t owner);
 
+/* True if the entry is in use, and its process has not said that it will not put any more. */
+bool procs_writes(struct jnq_queue *q, uint32_t owner);
+
 /* Copies out what people want to know. */
 void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out);
 

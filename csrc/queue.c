@@ -20,9 +20,11 @@
 #include "heap.h"
 #include "lock.h"
 #include "procs.h"
+#include "ready.h"
 #include "record.h"
 #include "recover.h"
 #include "segment.h"
+#include "watch.h"
 
 #define GIL_KEEP_BYTES 65536     /* copying more takes long enough to let other threads run */
 #define BUSY_GRACE_NS 1000000000 /* how long an operation that must not wait waits for a lock */
@@ -85,6 +87,8 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
     if (!rc)
         rc = event_init(&sh->zero);
     if (!rc)
+        rc = ready_init(q);
+    if (!rc)
         rc = procs_init(q);
     if (!rc)
         rc = heap_init(q);
@@ -144,6 +148,8 @@ static void leave(jnq_queue *q)
     if (sub_sc(&q->users, 1))
         return;
     recover_leave(q, event_now() + BUSY_GRACE_NS);
+    watch_end(q);
+    ready_close(q);
     segment_close(q);
 }
 
@@ -154,17 +160,9 @@ void jnq_detach(jnq_queue *q) { leave(q); }
 /* A condition over shared words: looked at without a lock. */
 typedef bool condition(struct jnq_queue *q, uint64_t arg);
 
-static bool may_get(struct jnq_queue *q, uint64_t unused)
-{
-    (void)unused;
-    return counts_queued(q) || load_sc(&q->sh->ended);
-}
+static bool may_get(struct jnq_queue *q, uint64_t unused) { return (void)unused, ready_to_get(q); }
 
-static bool may_put(struct jnq_queue *q, uint64_t unused)
-{
-    (void)unused;
-    return fifo_room(q) || load_sc(&q->sh->ended);
-}
+static bool may_put(struct jnq_queue *q, uint64_t unused) { return (void)unused, ready_to_put(q); }
 
 /* Spins for as long as has lately been worth it, which is learnt: a spin that was in vain halves it. */
 static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
@@ -271,9 +269,11 @@ static int try_put(struct jnq_queue *q, enum jnq_kind kind, const char *payload,
     else
         rc = fifo_push(q, kind, payload, bytes, unit, until);
     lock_release(&sh->tail.lock);
-    if (!rc)
-        event_notify(&sh->items, 1);
-    return rc;
+    if (rc)
+        return rc;
+    event_notify(&sh->items, 1);
+    ready_changed(q);
+    return JNQ_OK;
 }
 
 /* A copy of the payload in an extent of ours. */
@@ -383,6 +383,7 @@ static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
     if (rc == JNQ_LARGE)
         add_sc(&q->users, 1);
     event_notify(&sh->space, 1);
+    ready_changed(q);
     if (rc != JNQ_OK)
         return rc;
     int64_t integer;
@@ -523,6 +524,8 @@ int jnq_unget(jnq_queue *q, jnq_box *box)
     }
     void *gil = gil_give_up();
     int rc = unget_patiently(q, box, lock_deadline(JNQ_FOREVER));
+    if (!rc)
+        ready_changed(q);
     gil_take_back(gil);
     return rc;
 }
@@ -546,7 +549,13 @@ int jnq_unlease(jnq_queue *q, uint64_t lease, uint64_t number)
 
 /* --- tasks ----------------------------------------------------------------------------------------------- */
 
-int jnq_task_done(jnq_queue *q, uint64_t n) { return counts_done(q, n); }
+int jnq_task_done(jnq_queue *q, uint64_t n)
+{
+    int rc = counts_done(q, n);
+    if (!rc)
+        ready_changed(q);
+    return rc;
+}
 
 static int try_finish(struct jnq_queue *q, uint64_t lease, uint64_t number, int64_t until)
 {
@@ -566,6 +575,7 @@ static int try_finish(struct jnq_queue *q, uint64_t lease, uint64_t number, int6
         return JNQ_NOT_OURS;
     cells_free(q, lease);
     counts_announce(q, finished);
+    ready_changed(q);
     return JNQ_OK;
 }
 
@@ -645,6 +655,7 @@ static int shut_down(struct jnq_queue *q, bool immediate, int64_t until)
     event_notify_all(&sh->items);
     event_notify_all(&sh->space);
     event_notify_all(&sh->zero);
+    ready_changed(q);
     return JNQ_OK;
 }
 
@@ -654,6 +665,39 @@ int jnq_shutdown(jnq_queue *q, int immediate)
     int rc = shut_down(q, immediate, lock_deadline(JNQ_FOREVER));
     gil_take_back(gil);
     return rc;
+}
+
+/* --- poll(2), and ends ------------------------------------------------------------------------------------- */
+
+static int pollable(struct jnq_queue *q, enum jnq_wait what, int64_t until, int *fd)
+{
+    int rc = enter(q, until);
+    if (!rc)
+        rc = watch_begin(q); /* first, so that no descriptor is known without it */
+    return rc ? rc : ready_fd(q, what, until, fd);
+}
+
+int jnq_pollable(jnq_queue *q, int what, int *fd)
+{
+    void *gil = gil_give_up();
+    int rc = pollable(q, (enum jnq_wait)what, lock_deadline(JNQ_FOREVER), fd);
+    gil_take_back(gil);
+    return rc;
+}
+
+void jnq_end_writing(jnq_queue *q)
+{
+    store_relaxed(&q->mute, 1);
+    if (procs_entered(q))
+        store_relaxed(&q->me->mute, 1);
+}
+
+int jnq_writers(jnq_queue *q)
+{
+    int writers = 0;
+    for (uint32_t owner = 1; owner <= procs_count(q); owner++)
+        writers += procs_writes(q, owner) && !procs_dead(q, owner);
+    return writers;
 }
 
 /* --- figures ---------------------------------------------------------------------------------------------- */

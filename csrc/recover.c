@@ -8,6 +8,7 @@
 #include "lock.h"
 #include "note.h"
 #include "procs.h"
+#include "ready.h"
 
 #define TICK_NS 300000000
 #define TICK_ENTRIES 2
@@ -129,6 +130,7 @@ static int lock_and_inherit(struct jnq_queue *q, uint32_t owner, bool killed, in
     if (moved) {
         counts_announce(q, finished);
         event_notify_all(&q->sh->items);
+        ready_changed(q);
     }
     return rc;
 }

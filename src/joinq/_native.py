@@ -47,6 +47,7 @@ __all__ = [
     "error",
     "ffi",
     "lib",
+    "pollable",
 ]
 
 OK: int = lib.JNQ_OK
@@ -173,6 +174,21 @@ def _handle(rc: int, fd: int, out: CData) -> CData:
             os.close(fd)
         raise error(rc)
     return _handles.setdefault(_identity(fd), ffi.gc(out[0], lib.jnq_detach))  # another thread may have been faster
+
+
+def pollable(handle: CData, what: int) -> int:
+    """Gives the descriptor that tells poll(2) whether a get, put or join (lib.JNQ_IN_GET ...) would wait: see jnq.h.
+
+    Raises:
+        OSError: there is no descriptor left, or no /proc.
+    """
+    out = ffi.new("int *")
+    rc = INTERRUPTED
+    while rc == INTERRUPTED:
+        rc = lib.jnq_pollable(handle, what, out)
+    if rc:
+        raise error(rc)
+    return int(out[0])
 
 
 def _introduce() -> None:
