@@ -49,9 +49,13 @@ static int begin_thread(void)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int rc = pthread_create(&thread, NULL, watch, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!rc)
-        pthread_detach(thread);
-    return rc;
+    if (rc)
+        return rc;
+#ifdef __linux__
+    pthread_setname_np(thread, "joinq");
+#endif
+    pthread_detach(thread);
+    return 0;
 }
 
 int watch_begin(struct jnq_queue *q)

@@ -27,6 +27,7 @@
  * effect the queue is as the model says, afterwards as the model with the effect says, and never anything else. */
 #include "harness.h"
 #include "procs.h"
+#include "ready.h"
 
 #define SKIPPED 77
 
@@ -39,6 +40,7 @@ int main(void)
 #else
 
 #include <dlfcn.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <sys/ptrace.h>
@@ -647,6 +649,32 @@ static void one_to_zero(void)
     announced();
 }
 
+/* Somebody sleeps in poll(2). Without the thread of watch.h: the parent looks itself. */
+static void asked(void)
+{
+    int fd;
+    for (int what = 0; what < JNQ_WAITS; what++)
+        CHECK_EQ(ready_fd(q, (enum jnq_wait)what, event_now() + SECOND, &fd), JNQ_OK);
+}
+
+static void one_asked(void)
+{
+    put_one(20);
+    asked();
+}
+
+static void items_asked(void)
+{
+    short_items();
+    asked();
+}
+
+static void to_zero_asked(void)
+{
+    one_to_zero();
+    asked();
+}
+
 static void deep_one_to_zero(void)
 {
     one_to_zero();
@@ -825,6 +853,12 @@ static int64_t gets_two(void)
 }
 
 static int64_t finishes_it(void) { return jnq_finish(q, box.lease, box.number); }
+
+static int64_t asks(void)
+{
+    int fd;
+    return ready_fd(q, JNQ_IN_GET, soon(), &fd);
+}
 
 static int64_t departs(void)
 {
@@ -1628,17 +1662,40 @@ static bool leaks_nothing(void)
     return true;
 }
 
+static bool polls(enum jnq_wait what, short event)
+{
+    struct pollfd one = {.fd = q->ends[what].fd, .events = event};
+    CHECK_OP(poll(&one, 1, 0), >=, 0);
+    return one.revents & event;
+}
+
+/* The pipes that we have asked for tell the truth. */
+static bool shows_truth(void)
+{
+    if (!q->ends[JNQ_IN_GET].asked)
+        return true;
+    EXPECT_EQ(polls(JNQ_IN_GET, POLLIN), model->count || model->ended);
+    EXPECT_EQ(polls(JNQ_IN_PUT, POLLOUT), !q->maxsize || model->count < q->maxsize || model->ended);
+    EXPECT_EQ(polls(JNQ_IN_JOIN, POLLIN), !unfinished(model));
+    return true;
+}
+
 /* Of what the dead have left. Others find it either in order or as it is: `manner` says how. */
 static bool is_whole(unsigned manner)
 {
     bool reaped_first = manner % 2, checked_first = manner % 4 / 2, with_others = manner % FORKED_EVERY == 0;
     if (checked_first)
         EXPECT_EQ(jnq_check(q), 0);
+    if (q->sh->asked && with_others)
+        asked();
+    ready_look(q);
+    if (!shows_truth())
+        return false;
     if (reaped_first && !(is_reaped() && knows_holders() && (checked_first || knows_lost())))
         return false;
     if (model->on_death == JNQ_REDELIVER && !reaped_first && !(is_drained_at_once() && is_reaped()))
         return false;
-    return is_emptied() && is_usable(with_others) && is_reaped() && leaks_nothing();
+    return is_emptied() && shows_truth() && is_usable(with_others) && is_reaped() && shows_truth() && leaks_nothing();
 }
 
 /* The sleeper, and who else comes too late. */
@@ -2024,6 +2081,11 @@ static bool report_made(struct jnq_shared *now, const struct jnq_shared *then)
 }
 
 /* Its own word says so, that of all does not yet. */
+static bool pipe_shown(struct jnq_shared *now, const struct jnq_shared *then)
+{
+    return now->ready[JNQ_IN_GET].shown != then->ready[JNQ_IN_GET].shown;
+}
+
 static bool reporting(struct jnq_shared *now, const struct jnq_shared *then)
 {
     const struct jnq_proc *procs = (const struct jnq_proc *)((const char *)now + now->procs_off);
@@ -2130,6 +2192,28 @@ static struct scenario scenarios[] = {
     {"check", .setup = backlog, .operation = checks},
     {"count", .setup = backlog, .operation = counts},
     /* a second death, in the repair after the first */
+    {"put_asked", .setup = asked, .operation = puts_now, .bytes = 20, .effects = {appends}},
+    {"put_asked_inherited", .setup = asked, .operation = puts_now, .bytes = 20, .effects = {appends},
+     .handle = INHERITED},
+    {"put_asked_filling", .maxsize = 2, .setup = one_asked, .operation = puts_now, .bytes = 20, .effects = {appends}},
+    {"get_asked", .setup = one_asked, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"get_asked_of_many", .setup = items_asked, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"get_asked_leased", .setup = one_asked, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"unget_asked", .setup = one_asked, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"task_done_asked", .setup = to_zero_asked, .operation = reports_done, .effects = {finishes}},
+    {"shutdown_asked", .setup = asked, .operation = shuts_down, .effects = {ends}},
+    {"shutdown_immediate_asked", .setup = items_asked, .operation = shuts_down_at_once, .effects = {ends, cuts}},
+    {"put_asked_after_put_asked", .setup = asked, .operation = puts_now, .bytes = 20, .effects = {appends},
+     .firsts = {DEATH("put_asked", pipe_shown)}},
+    {"get_asked_after_put_asked", .setup = one_asked, .operation = gets_now, .result = 20, .effects = {takes},
+     .firsts = {DEATH("put_asked", NULL)}},
+    {"asks", .operation = asks},
+    {"asks_too", .setup = items_asked, .operation = asks},
+    {"asks_too_inherited", .setup = items_asked, .operation = asks, .handle = INHERITED},
+    {"put_after_asking", .operation = puts_now, .bytes = 20, .effects = {appends}, .firsts = {DEATH("asks", NULL)}},
+
     {"put_after_put", .setup = short_items, .operation = puts_now, .bytes = 20, .effects = {appends},
      .firsts = {DEATH("put", item_put)}},
     {"put_after_growing", .setup = full_block, .operation = puts_now, .bytes = 20, .effects = {appends},
