@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
 import sys
 import types
 import warnings
 from _thread import start_new_thread
 from multiprocessing import context, queues, reduction, util
+from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from joinq._holders import death, describe, lost, tasks
 from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
 from joinq._native import (
+    EMPTY,
     FOREVER,
     INTEGER,
     INTEGER_MIN,
@@ -38,6 +41,7 @@ from joinq._native import (
     lib,
 )
 from joinq._payload import PLAIN, dumps, loads, plain_dumps
+from joinq._private import JoinablePrivates, Privates, QueuePrivates
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
@@ -109,9 +113,28 @@ class _Shared:
 
     _handle: CData
     _leases: Leases | None = None
+    _get_closed = False  # in this process: get() is refused,
+    _put_closed = False  # and put()
+
+    def _closed_error(self) -> Exception:
+        return OSError("handle is closed")
 
     def _tell_letters(self) -> None:
         """Warns of the dead letters that this process has not told of."""
+
+    def _idle(self) -> None:
+        """What a blocked get() looks for, once a second."""
+        if self._leases is not None and lib.jnq_news(self._handle):
+            self._tell_letters()
+        if self._at_end():
+            raise EOFError
+
+    def _at_end(self) -> bool:
+        """True if the queue is empty, and no process is left that could put something."""
+        return self._put_closed and not lib.jnq_writers(self._handle) and not lib.jnq_qsize(self._handle)
+
+    def _get_error(self, rc: int) -> Exception:
+        return EOFError() if rc == EMPTY and self._at_end() else error(rc)
 
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
@@ -149,7 +172,7 @@ def check_on_death(on_death: str, max_deliveries: int) -> None:
         raise ValueError(f"max_deliveries must be from 1 to {2**31 - 1}, not {max_deliveries}")
 
 
-class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
+class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
     """A queue shared by processes: `multiprocessing.Queue`, in shared memory.
 
     Args:
@@ -170,19 +193,20 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
 
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
         self._handle = create(_limit(maxsize))
-        self._reset_state(maxsize)
+        self._reset_state(maxsize, os.getpid())
 
-    def _reset_state(self, maxsize: int) -> None:
-        self._maxsize = maxsize
-        self._closed = False
+    def _reset_state(self, maxsize: int, opid: int) -> None:
+        self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
+        self._opid = opid
+        self._get_closed = self._put_closed = self._closed = False
 
     def __getstate__(self) -> Any:
-        return (self._travel(), self._maxsize)
+        return (self._travel(), self._maxsize, self._opid)
 
     def __setstate__(self, state: Any) -> None:
-        travelled, maxsize = state
+        travelled, maxsize, opid = state
         self._arrive(travelled)
-        self._reset_state(maxsize)
+        self._reset_state(maxsize, opid)
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
         """Puts an item into the queue.
@@ -195,15 +219,15 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         Raises:
             queue.Full: no slot was free in time.
             ShutDown: the queue was shut down, also while waiting.
-            ValueError: this process has closed the queue.
+            ValueError: this process has closed the queue (OSError: only `_writer`).
             MemoryError: there is no memory for the item.
             Exception: whatever pickling the object raises.
 
         In each of these cases nothing was put. If the caller is killed, the item is there whole or not at all.
         Signal handlers run while it waits.
         """
-        if self._closed:
-            raise ValueError(f"Queue {self!r} is closed")
+        if self._put_closed:
+            raise self._closed_error()
         deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
         handle = self._handle
         if type(obj) is int and -INTEGER_MIN <= obj <= INTEGER_MIN:
@@ -228,7 +252,9 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         Raises:
             queue.Empty: no item came in time.
             ShutDown: the queue is empty and was shut down, also while waiting.
-            ValueError: this process has closed the queue.
+            ValueError: this process has closed the queue (OSError: only `_reader`).
+            EOFError: the queue is empty, and every process that could put something has closed `_writer`, this one
+                too, or has ended. Noticed within about a second.
             Exception: whatever unpickling the item raises; the item counts as taken then.
 
         If the caller is killed while it waits, nothing is lost; an item that it had taken dies with it. An exception
@@ -237,8 +263,8 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         # A signal handler may raise after any call: so nothing is called between the one that unpickles the item and
         # the return, and until then the item is in the box.
         boxes = _boxes
-        if self._closed:
-            raise ValueError(f"Queue {self!r} is closed")
+        if self._get_closed:
+            raise self._closed_error()
         deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
         try:
             pair = boxes.pop()
@@ -255,8 +281,8 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         try:
             while rc == INTERRUPTED:
                 rc = _get(handle, box, deadline)
-                if rc == INTERRUPTED and self._leases is not None and lib.jnq_news(handle):
-                    self._tell_letters()
+                if rc == INTERRUPTED:
+                    self._idle()
             if rc >= INTEGER_MIN:
                 item = rc - INTEGER_ZERO
             elif rc >= 0:
@@ -297,7 +323,7 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
                     pass
             raise
         boxes.append(pair)
-        raise error(rc)
+        raise self._get_error(rc)
 
     def put_nowait(self, obj: Any) -> None:
         """Puts an item if a slot is free: `put(obj, False)`."""
@@ -312,8 +338,20 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
         return lib.jnq_qsize(self._handle)
 
     def empty(self) -> bool:
-        """True if there is no item in the queue, exact at one moment of the call."""
+        """True if there is no item in the queue, exact at one moment of the call.
+
+        Raises:
+            OSError: this process has closed the queue, after it was used.
+        """
+        if self._get_closed and not (self._closed and self._unused()):
+            raise OSError("handle is closed")
         return not lib.jnq_qsize(self._handle)
+
+    def _unused(self) -> bool:
+        """The stdlib's close() leaves the pipe open if nothing was put."""
+        counters = ffi.new("jnq_counters *")
+        lib.jnq_count(self._handle, counters)
+        return not counters.puts
 
     def full(self) -> bool:
         """True if there are maxsize items in the queue, exact at one moment of the call."""
@@ -322,11 +360,21 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
 
     def close(self) -> None:
         """Ends put() and get() in this process, but not in its children; items that were put stay in the queue."""
-        self._closed = True
-        util.register_after_fork(self, Queue._reopen)
+        self._get_closed = self._put_closed = self._closed = True
+        util.register_after_fork(self, Queue._after_fork)
 
-    def _reopen(self) -> None:
-        self._closed = False
+    def _closed_error(self) -> Exception:
+        return ValueError(f"Queue {self!r} is closed") if self._closed else super()._closed_error()
+
+    def _after_fork(self) -> None:
+        self._reset(after_fork=True)
+
+    def _reset(self, after_fork: bool = False) -> None:
+        """Undoes close() and cancel_join_thread(), but not what was done to an end alone."""
+        own = self.__dict__
+        self._get_closed = "_reader" in own and own["_reader"].closed
+        self._put_closed = "_writer" in own and own["_writer"].closed
+        self._joincancelled = self._closed = False
 
     def join_thread(self) -> None:
         """Returns at once: nothing is left to be flushed. As in the stdlib, close() must have been called."""
@@ -334,6 +382,7 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
 
     def cancel_join_thread(self) -> None:
         """Does nothing: the stdlib's would let the process exit without flushing, and here nothing is to be flushed."""
+        self._joincancelled = True
 
     def shutdown(self, immediate: bool = False) -> None:
         """Ends the queue in every process, as `queue.Queue.shutdown` of Python 3.13 does.
@@ -351,7 +400,7 @@ class Queue(_Shared, queues.Queue):  # type: ignore[type-arg]
             raise error(rc)
 
 
-class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
+class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ignore[type-arg]
     """A queue that knows which tasks are unfinished: `multiprocessing.JoinableQueue`, in shared memory.
 
     Args:
@@ -375,10 +424,10 @@ class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
     def __init__(self, maxsize: int = 0, *, on_death: str = "raise", max_deliveries: int = 3, ctx: Any = None) -> None:
         check_on_death(on_death, max_deliveries)
         self._handle = create(_limit(maxsize), on_death, operator.index(max_deliveries))
-        self._reset_state(maxsize)
+        self._reset_state(maxsize, os.getpid())
 
-    def _reset_state(self, maxsize: int) -> None:
-        super()._reset_state(maxsize)
+    def _reset_state(self, maxsize: int, opid: int) -> None:
+        super()._reset_state(maxsize, opid)
         self._leases = leases_of(self._handle)
         self._letters_told = 0
 
@@ -492,7 +541,7 @@ class JoinableQueue(Queue, queues.JoinableQueue):  # type: ignore[type-arg]
         return lib.jnq_unfinished(self._handle)
 
 
-class SimpleQueue(_Shared, queues.SimpleQueue):  # type: ignore[type-arg]
+class SimpleQueue(_Shared, Privates, queues.SimpleQueue):  # type: ignore[type-arg]
     """A queue without timeouts and limits: `multiprocessing.SimpleQueue`, in shared memory.
 
     Args:
@@ -503,34 +552,34 @@ class SimpleQueue(_Shared, queues.SimpleQueue):  # type: ignore[type-arg]
 
     def __init__(self, *, ctx: Any = None) -> None:
         self._handle = create(0)
-        self._closed = False
 
     def __getstate__(self) -> Any:
         return self._travel()
 
     def __setstate__(self, state: Any) -> None:
         self._arrive(state)
-        self._closed = False
-
-    def _check_closed(self) -> None:
-        if self._closed:
-            raise OSError("handle is closed")
 
     def put(self, obj: Any) -> None:
         """Puts an item. Raises OSError after close(), MemoryError, or what pickling the object raises."""
-        self._check_closed()
         Queue.put(self, obj)  # type: ignore[arg-type]
 
     def get(self) -> Any:
-        """Waits for an item and takes it. Raises OSError after close(), or what unpickling the item raises."""
-        self._check_closed()
+        """Waits for an item and takes it.
+
+        Raises:
+            OSError: this process has called close().
+            EOFError: as with Queue.
+            Exception: whatever unpickling the item raises.
+        """
         return Queue.get(self)  # type: ignore[arg-type]
 
     def empty(self) -> bool:
         """True if there is no item. Raises OSError after close()."""
-        self._check_closed()
+        if self._get_closed:
+            raise self._closed_error()
         return not lib.jnq_qsize(self._handle)
 
     def close(self) -> None:
         """Ends the use of the queue in this process."""
-        self._closed = True
+        self._reader.close()
+        self._writer.close()

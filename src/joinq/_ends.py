@@ -1,0 +1,181 @@
+"""A queue's two ends, `_reader` and `_writer`, as connections: for programs that know the stdlib's is a pipe.
+
+multiprocessing.Pool and concurrent.futures are among them; others wait for `q._reader` in an event loop. An end is made
+when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import weakref
+from multiprocessing import connection, pool
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from joinq._leases import leases_of
+from joinq._native import FOREVER, INTERRUPTED, error, lib, pollable
+from joinq._payload import dumps
+from joinq._queue import Queue, SimpleQueue, _Shared
+
+if TYPE_CHECKING:
+    from threading import Thread
+
+__all__ = ["ReadEnd", "WriteEnd"]
+
+
+class _End(_Shared, connection.Connection):
+    """What both ends have in common. Connection has the errors of a closed end and of the wrong direction.
+
+    To close an end closes it for this process (and the children that it forks from then on), not for others, and the
+    queue's methods that need it raise OSError from then on. To drop it closes nothing.
+    """
+
+    _handle: Any  # None: closed
+
+    if TYPE_CHECKING:
+
+        def _check_closed(self) -> None: ...
+
+    def __init__(self, queue: _Shared) -> None:
+        self._take(queue._handle)
+        self._owner: weakref.ref[_Shared] | None = weakref.ref(queue)  # which holds us
+
+    def _take(self, handle: Any) -> None:
+        self._handle = handle
+        self._leases = leases_of(handle)
+
+    @property
+    def _put_closed(self) -> bool:  # type: ignore[override]
+        queue = self._owner and self._owner()
+        return bool(queue and queue._put_closed)
+
+    def __reduce__(self) -> Any:
+        self._check_closed()
+        return _arrived, (type(self), self._travel())
+
+    def _close(self) -> None:
+        """Connection's finalizer calls it."""
+
+
+def _arrived(kind: type[_End], travelled: Any) -> _End:
+    end = kind.__new__(kind)
+    end._arrive(travelled)
+    end._take(end._handle)
+    end._owner = None
+    return end
+
+
+class ReadEnd(_End):
+    """Where items come out: `q._reader`."""
+
+    _readable = True
+    _writable = False
+
+    def fileno(self) -> int:
+        """A descriptor that is readable exactly while the queue is not empty, or was shut down. Only to wait for.
+
+        Raises:
+            OSError: this end is closed; or there is no descriptor left.
+        """
+        self._check_closed()
+        return pollable(self._handle, lib.JNQ_IN_GET)
+
+    def recv(self) -> Any:
+        """Waits for an item and takes it, as the queue's get() does.
+
+        Raises:
+            EOFError: the queue is empty, and every process that could have put something has closed its `_writer`,
+                this one too, or has ended. Noticed within about a second.
+            OSError: this end is closed.
+        """
+        self._check_closed()
+        return Queue.get(self)  # type: ignore[arg-type]
+
+    def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO:
+        return io.BytesIO(dumps(self.recv()))
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Takes an item, and gives a pickle of it. Raises as recv() does; maxlength is not looked at."""
+        return dumps(self.recv())
+
+    def _poll(self, timeout: float | None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not lib.jnq_qsize(self._handle):
+            left = 1.0 if deadline is None else min(deadline - time.monotonic(), 1.0)  # nothing wakes us at the end
+            if self._at_end():
+                return True
+            if left <= 0:
+                return False
+            if connection.wait([self], left):
+                return True
+        return True
+
+    def close(self) -> None:
+        """Closes this end for this process; get() raises OSError from now on."""
+        self._handle = None
+        queue = self._owner and self._owner()
+        if queue:
+            queue._get_closed = True
+
+
+class WriteEnd(_End):
+    """Where items go in: `q._writer`."""
+
+    _readable = False
+    _writable = True
+
+    def fileno(self) -> int:
+        """A descriptor that is writable exactly while the queue is not full. Only to wait for.
+
+        Raises:
+            OSError: this end is closed; or there is no descriptor left.
+        """
+        self._check_closed()
+        return pollable(self._handle, lib.JNQ_IN_PUT)
+
+    def send(self, obj: Any) -> None:
+        """Puts an item, as the queue's put() does. Raises OSError if this end is closed."""
+        self._check_closed()
+        Queue.put(self, obj)  # type: ignore[arg-type]
+
+    def _send_bytes(self, buf: memoryview) -> None:
+        """Puts an item that was pickled already: send_bytes() takes nothing else."""
+        data = bytes(buf)
+        rc = INTERRUPTED
+        while rc == INTERRUPTED:
+            rc = lib.jnq_put(self._handle, data, len(data), FOREVER)
+        if rc:
+            raise error(rc)
+
+    def close(self) -> None:
+        """Closes this end for this process; put() raises OSError from now on.
+
+        get() raises EOFError when no process is left that could put anything.
+        """
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            lib.jnq_end_writing(handle)
+        queue = self._owner and self._owner()
+        if queue:
+            queue._put_closed = True
+
+
+# Pool.terminate() empties the queue of tasks under its _rlock, relying on poll() to say that the next recv() will not
+# wait. Here a worker may be faster, and recv() would wait for ever.
+
+_help_stuff_finish = pool.Pool._help_stuff_finish  # type: ignore[attr-defined]
+
+
+def _drain(inqueue: Any, task_handler: Thread, size: int) -> None:
+    if not isinstance(inqueue, SimpleQueue):
+        _help_stuff_finish(inqueue, task_handler, size)
+        return
+    try:
+        while task_handler.is_alive():
+            Queue.get(inqueue, False)  # type: ignore[arg-type]
+    except Empty:
+        pass
+
+
+pool.Pool._help_stuff_finish = staticmethod(_drain)  # type: ignore[attr-defined]
