@@ -50,9 +50,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="run a program with joinq's queues in place of multiprocessing's",
         description=_run.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [-h] PROGRAM | -m MODULE [ARGUMENT ...]",
+        usage="%(prog)s [-h] [--report] PROGRAM | -m MODULE [ARGUMENT ...]",
     )
     run.add_argument("-m", dest="is_module", action="store_true", help="the program is the name of a module")
+    report = "at the end, tell on stderr which queues were made, and what went through them"
+    run.add_argument("--report", action="store_true", help=report)
     where = "a file, or a directory or zip file with a __main__.py"
     run.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER, help=where)
     run.set_defaults(run=None)
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     program, *arguments = options.program
-    return _run.run(program, arguments, options.is_module)  # It has manners of its own.
+    return _run.run(program, arguments, options.is_module, options.report)  # It has manners of its own.
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import warnings
 from multiprocessing import queues, spawn
 from typing import Any
 
-from joinq import _queue
+from joinq import _queue, _report
 
 __all__ = ["install", "uninstall"]
 
@@ -115,11 +115,13 @@ class _Path:
 
 
 class _Installed:
-    """Arrives as install()."""
+    """Arrives as install(), and with the report if there is to be one."""
 
     def __reduce__(self) -> Any:
-        return _arrive, _options
+        return _arrive, (_options, _report.travel())
 
 
-def _arrive(on_death: str, max_deliveries: int) -> None:
+def _arrive(options: tuple[str, int], report: Any) -> None:
+    on_death, max_deliveries = options
+    _report.arrive(report)
     install(on_death=on_death, max_deliveries=max_deliveries)

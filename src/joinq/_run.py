@@ -16,6 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
+from joinq import _report
 from joinq._install import install
 
 
@@ -23,12 +24,14 @@ class _NoProgramError(Exception):
     """There is nothing to run: the message and the exit code that Python has for it."""
 
 
-def run(program: str, arguments: Sequence[str], is_module: bool) -> int:
+def run(program: str, arguments: Sequence[str], is_module: bool, report: bool = False) -> int:
     """
     Run the program as the main module, and return 0 when it comes to its end.
 
     What it raises is raised, and shown without the frames of this module and its callers.
     """
+    if report:
+        _report.begin()
     install()
     try:
         sys.argv[:] = ["-m" if is_module else program, *arguments]
