@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #define load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define add_relaxed(p, v) __atomic_add_fetch((p), (v), __ATOMIC_RELAXED)
 #define load_acq(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define load_sc(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 #define store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)

@@ -92,6 +92,10 @@ typedef struct {
     uint64_t deaths;        /* dead processes found */
     uint64_t redeliveries;  /* tasks of dead processes that went back to the queue */
     uint64_t dead_letters;  /* tasks that killed so many of their takers that they did not */
+    uint64_t put_bytes;     /* of a measured queue, else 0: payload bytes ever put, */
+    uint64_t backlog;       /* the most items that were ever queued, */
+    uint64_t blocked_ns[3]; /* and how long threads waited, all together, by enum jnq_wait; a wait under way is counted
+                               once a second */
     uint64_t foreign;       /* 1: whose the unfinished tasks are cannot be told any more (JNQ_RAISE) */
 } jnq_counters;
 
@@ -134,6 +138,9 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
 /* Joins the queue in `fd`. Returns JNQ_OK and *out, which owns fd from then on, JNQ_MISMATCH, JNQ_CROWDED,
  * JNQ_NAMESPACE, JNQ_CORRUPT, or an errno (EBUSY: its lock stayed busy). */
 int jnq_attach(int fd, jnq_queue **out);
+
+/* Lets the queue be measured: see jnq_counters. Requires that nobody else has it yet. */
+void jnq_measure(jnq_queue *q);
 
 /* The name by which others shall know this process, cut off at JNQ_NAME_BYTES - 1, from its next entry into a process
  * table on (attach, create, first use after a fork). */
@@ -227,6 +234,10 @@ uint64_t jnq_maxsize(jnq_queue *q);
 
 /* Fills *out; the figures are read one after another. */
 void jnq_count(jnq_queue *q, jnq_counters *out);
+
+/* The same, but for the bytes in use, of the queue in `fd`, without joining it; fd stays the caller's. Returns JNQ_OK,
+ * JNQ_MISMATCH, or an errno. */
+int jnq_inspect(int fd, jnq_counters *out);
 
 /* The entry `number` (1 and up) of the process table, the dead whose tasks are lost included. Returns JNQ_OK,
  * JNQ_EMPTY (not in use) or JNQ_TIMEOUT (there is none so high). */

@@ -42,6 +42,10 @@
  *   heap.*, map    see heap.h         heap lock
  *   procs          see procs.h        procs lock
  *   asked, ready   see ready.h
+ *   measured       creator            none       before attach  nothing is counted
+ *   figures.bytes, put                tail lock  relaxed        this put is missing from them
+ *     .backlog
+ *   figures.blocked get, put, join    none       relaxed        this wait, or its last second, is missing
  *   recoveries     recover.c          none       sc             a figure for people
  *   broken         recover.c, heap.c  none       sc             the next one finds the same
  *
@@ -72,7 +76,7 @@
 #include "jnq.h"
 
 #define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
-#define JNQ_FORMAT 3u
+#define JNQ_FORMAT 4u
 
 #define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
@@ -165,6 +169,13 @@ struct jnq_ready {
     uint32_t fd;  /* and which descriptor it is there */
 };
 
+/* Of a measured queue: figures for people, which nothing depends on. */
+struct jnq_figures {
+    uint64_t bytes;   /* of all payloads ever put */
+    uint64_t backlog; /* the most items that were ever queued */
+    uint64_t blocked_ns[JNQ_WAITS];
+};
+
 struct jnq_shared {
     /* Written once by the creator; magic last. Checked by segment_open(), and not looked at again (but
      * for the last two, by procs_foreign()). */
@@ -184,7 +195,8 @@ struct jnq_shared {
     uint64_t recoveries;
     uint64_t foreign; /* whose the unfinished tasks are cannot be told any more: see counts.h */
     uint64_t broken;  /* a lock or its repair shows what only foreign writes can cause: all are refused from then on */
-    uint32_t asked;   /* by enum jnq_wait, a bit each: somebody wants to poll() for it */
+    uint32_t measured;
+    uint32_t asked; /* by enum jnq_wait, a bit each: somebody wants to poll() for it */
 
     _Alignas(LINE_BYTES) struct jnq_tail tail;
 
@@ -206,6 +218,7 @@ struct jnq_shared {
     _Alignas(LINE_BYTES) struct jnq_heap heap;
     _Alignas(LINE_BYTES) struct jnq_procs procs;
     _Alignas(LINE_BYTES) struct jnq_ready ready[JNQ_WAITS];
+    _Alignas(LINE_BYTES) struct jnq_figures figures;
 };
 
 /* A block: records in the order of their numbers, then JNQ_END if there is a next block. */
@@ -299,6 +312,7 @@ struct jnq_queue {
     uint32_t users;      /* 1 for the handle, and one for each payload that is lent */
     uint32_t spin_ns;    /* how long it has lately paid to spin before sleeping */
     uint32_t on_death;   /* as in the segment */
+    uint32_t measured;   /* the same */
     uint32_t news;       /* this process has made dead letters and not said so; 2: but been interrupted for it */
     uint32_t mute;       /* this process will not put any more */
     bool watched;        /* see watch.h */

@@ -114,6 +114,7 @@ int jnq_attach(int fd, jnq_queue **out)
     if (rc)
         return rc;
     q->on_death = q->sh->on_death;
+    q->measured = q->sh->measured;
     if (q->on_death > JNQ_REDELIVER) {
         segment_abandon(q);
         return JNQ_MISMATCH;
@@ -128,6 +129,8 @@ int jnq_attach(int fd, jnq_queue **out)
     *out = q;
     return JNQ_OK;
 }
+
+void jnq_measure(jnq_queue *q) { q->measured = q->sh->measured = 1; }
 
 void jnq_name_process(const char *name) { procs_name(name); }
 
@@ -224,10 +227,7 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
     }
 }
 
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python
- * has something to report, and once a second, because a signal that came while this thread was not asleep did not
- * interrupt it. Without the GIL. */
-static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
+static int wait_unmeasured(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
 {
     if (spin(q, holds, arg))
         return JNQ_OK;
@@ -236,6 +236,19 @@ static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uin
     int rc = sleep_until(q, in, holds, arg, now, deadline);
     if (noted)
         procs_wait_end(q, in, event_now());
+    return rc;
+}
+
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python
+ * has something to report, and once a second, because a signal that came while this thread was not asleep did not
+ * interrupt it. Without the GIL. */
+static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
+{
+    if (!q->measured)
+        return wait_unmeasured(q, in, holds, arg, deadline);
+    int64_t began = event_now();
+    int rc = wait_unmeasured(q, in, holds, arg, deadline);
+    add_relaxed(&q->sh->figures.blocked_ns[in], (uint64_t)(event_now() - began));
     return rc;
 }
 
@@ -253,6 +266,20 @@ static bool too_late(int64_t rc, int64_t deadline)
 
 /* --- put ------------------------------------------------------------------------------------------------- */
 
+static int push_measured(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
+                         int64_t until)
+{
+    struct jnq_figures *figures = &q->sh->figures;
+    uint64_t backlog = counts_queued(q) + 1;
+    int rc = fifo_push(q, kind, payload, bytes, unit, until);
+    if (rc)
+        return rc;
+    store_relaxed(&figures->bytes, figures->bytes + bytes);
+    if (figures->backlog < backlog)
+        store_relaxed(&figures->backlog, backlog);
+    return JNQ_OK;
+}
+
 /* One attempt: JNQ_FULL if there is no room now. */
 static int try_put(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
                    int64_t until)
@@ -267,7 +294,7 @@ static int try_put(struct jnq_queue *q, enum jnq_kind kind, const char *payload,
     else if (!fifo_room(q))
         rc = JNQ_FULL;
     else
-        rc = fifo_push(q, kind, payload, bytes, unit, until);
+        rc = (q->measured ? push_measured : fifo_push)(q, kind, payload, bytes, unit, until);
     lock_release(&sh->tail.lock);
     if (rc)
         return rc;
@@ -716,7 +743,7 @@ uint64_t jnq_unfinished(jnq_queue *q) { return counts_unfinished(q); }
 
 uint64_t jnq_maxsize(jnq_queue *q) { return q->maxsize; }
 
-void jnq_count(jnq_queue *q, jnq_counters *out)
+static void count(struct jnq_queue *q, jnq_counters *out)
 {
     struct jnq_shared *sh = q->sh;
     *out = (jnq_counters){
@@ -732,12 +759,32 @@ void jnq_count(jnq_queue *q, jnq_counters *out)
         .deaths = load_sc(&sh->procs.deaths),
         .redeliveries = load_sc(&sh->head.redeliveries),
         .dead_letters = list_length(load_sc(&sh->head.dead)),
+        .put_bytes = load_relaxed(&sh->figures.bytes),
+        .backlog = load_relaxed(&sh->figures.backlog),
         .foreign = load_sc(&sh->foreign),
     };
+    for (int in = 0; in < JNQ_WAITS; in++)
+        out->blocked_ns[in] = load_relaxed(&sh->figures.blocked_ns[in]);
+}
+
+void jnq_count(jnq_queue *q, jnq_counters *out)
+{
+    count(q, out);
     if (!procs_foreign(q) && !heap_lock(q, event_now() + EVENT_SLICE_NS)) {
         heap_count(q, &out->used_bytes, &out->reserve_bytes);
         heap_unlock(q);
     }
+}
+
+int jnq_inspect(int fd, jnq_counters *out)
+{
+    struct jnq_queue *q;
+    int rc = segment_open(fd, &q);
+    if (rc)
+        return rc;
+    count(q, out);
+    segment_abandon(q);
+    return JNQ_OK;
 }
 
 int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out)

@@ -1,6 +1,7 @@
 """multiprocessing.JoinableQueue as it should have been: fast, and not to be hung by a process that dies."""
 
 from joinq._context import get_context
+from joinq._install import install, uninstall
 from joinq._leases import DeadLetter
 from joinq._processes import (
     active_children,
@@ -30,6 +31,8 @@ __all__ = [
     "cpu_count",
     "current_process",
     "get_context",
+    "install",
     "parent_process",
     "process_cpu_count",
+    "uninstall",
 ]

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from joinq import _demo
+from joinq import _demo, _run
 
 
 def positive(text: str) -> int:
@@ -26,7 +26,7 @@ def positive(text: str) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of one command; `run(options)` does it."""
+    """Return the options of one command; `run(options)` does it, or without that it is to run a program."""
     parser = argparse.ArgumentParser(prog="python -m joinq")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     methods = multiprocessing.get_all_start_methods()
@@ -44,17 +44,35 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     method = f"default: {methods[0]}"
     demo.add_argument("--start-method", choices=methods, default=methods[0], help=method)
     demo.set_defaults(run=lambda o: _demo.demo(o.directory, o.workers, o.start_method))
-    return parser.parse_args(argv)
+
+    run = commands.add_parser(
+        "run",
+        help="run a program with joinq's queues in place of multiprocessing's",
+        description=_run.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [-h] [--report] PROGRAM | -m MODULE [ARGUMENT ...]",
+    )
+    run.add_argument("-m", dest="is_module", action="store_true", help="the program is the name of a module")
+    report = "at the end, tell on stderr which queues were made, and what went through them"
+    run.add_argument("--report", action="store_true", help=report)
+    where = "a file, or a directory or zip file with a __main__.py"
+    run.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER, help=where)
+    run.set_defaults(run=None)
+    options = parser.parse_args(argv)
+    if options.run is None and not options.program:
+        run.error("which program?")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # Names of files may be odd.
     try:
         try:
             options = parse(argv)
-            return int(options.run(options))
+            if options.run:
+                if isinstance(sys.stdout, io.TextIOWrapper):
+                    sys.stdout.reconfigure(errors="backslashreplace")  # Names of files may be odd.
+                return int(options.run(options))
         finally:
             print(end="", flush=True)  # Not at exit: there, a closed pipe is an error.
     except _demo.DemoError as error:
@@ -65,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    program, *arguments = options.program
+    return _run.run(program, arguments, options.is_module, options.report)  # It has manners of its own.
 
 
 if __name__ == "__main__":

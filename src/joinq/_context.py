@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import operator
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -14,8 +16,16 @@ __all__ = ["get_context"]
 class _Queues:
     """What the contexts of the stdlib are given instead of their own."""
 
+    _name: str
     on_death: str
     max_deliveries: int
+
+    def get_context(self, method: str | None = None) -> BaseContext:
+        """Another context of the same kind; this one without a method."""
+        return _context(method or self._name, self.on_death, self.max_deliveries)
+
+    def __reduce__(self) -> Any:
+        return _context, (self._name, self.on_death, self.max_deliveries)
 
     def Queue(self, maxsize: int = 0) -> Queue:
         """A `joinq.Queue`."""
@@ -33,8 +43,11 @@ class _Queues:
 def get_context(method: str | None = None, *, on_death: str = "raise", max_deliveries: int = 3) -> BaseContext:
     """Gives `multiprocessing.get_context(method)` with Queue, JoinableQueue and SimpleQueue of joinq.
 
+    The rest, such as Process, Pool, Manager and Lock, is the stdlib's. Like the stdlib's contexts it is a
+    `multiprocessing.context.BaseContext`, can be pickled, and is the same object at each call.
+
     Args:
-        method: "fork", "spawn", "forkserver"; None is the default method.
+        method: "fork", "spawn", "forkserver"; None is the default method, as it is now.
         on_death, max_deliveries: of the JoinableQueues that the context makes.
 
     Raises:
@@ -42,8 +55,12 @@ def get_context(method: str | None = None, *, on_death: str = "raise", max_deliv
         TypeError: max_deliveries is not an integer.
     """
     check_on_death(on_death, max_deliveries)
+    return _context(multiprocessing.get_context(method).get_start_method(), on_death, operator.index(max_deliveries))
+
+
+@functools.cache
+def _context(method: str, on_death: str, max_deliveries: int) -> BaseContext:
     kind: Any = type(multiprocessing.get_context(method))
-    context: BaseContext = type(
-        kind.__name__, (_Queues, kind), {"on_death": on_death, "max_deliveries": max_deliveries}
-    )()
+    options = {"on_death": on_death, "max_deliveries": max_deliveries}
+    context: BaseContext = type(kind.__name__, (_Queues, kind), options)()
     return context

@@ -45,7 +45,7 @@ from joinq._private import JoinablePrivates, Privates, QueuePrivates
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from joinq._jnq import Buffer, CData
 
@@ -59,6 +59,10 @@ _task_done = lib.jnq_task_done
 # Boxes not in use, with the view of their copy. Each call has its own: another thread's, or one in a signal handler,
 # takes another.
 _boxes: list[tuple[CData, Buffer]] = []
+
+
+# Is told of every queue that this process makes: see _report.py.
+observer: Callable[[_Shared], None] | None = None
 
 
 def _new_box() -> tuple[CData, Buffer]:
@@ -138,6 +142,11 @@ class _Shared:
 
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
+    def _create(self, maxsize: int, on_death: str = "ignore", max_deliveries: int = 0) -> None:
+        self._handle = create(maxsize, on_death, max_deliveries)
+        if observer:
+            observer(self)
+
     def _travel(self) -> Any:
         context.assert_spawning(self)
         fd = lib.jnq_fileno(self._handle)
@@ -192,7 +201,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
-        self._handle = create(_limit(maxsize))
+        self._create(_limit(maxsize))
         self._reset_state(maxsize, os.getpid())
 
     def _reset_state(self, maxsize: int, opid: int) -> None:
@@ -423,7 +432,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
 
     def __init__(self, maxsize: int = 0, *, on_death: str = "raise", max_deliveries: int = 3, ctx: Any = None) -> None:
         check_on_death(on_death, max_deliveries)
-        self._handle = create(_limit(maxsize), on_death, operator.index(max_deliveries))
+        self._create(_limit(maxsize), on_death, operator.index(max_deliveries))
         self._reset_state(maxsize, os.getpid())
 
     def _reset_state(self, maxsize: int, opid: int) -> None:
@@ -551,7 +560,7 @@ class SimpleQueue(_Shared, Privates, queues.SimpleQueue):  # type: ignore[type-a
     """
 
     def __init__(self, *, ctx: Any = None) -> None:
-        self._handle = create(0)
+        self._create(0)
 
     def __getstate__(self) -> Any:
         return self._travel()

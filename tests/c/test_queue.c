@@ -570,9 +570,46 @@ static void box_is_the_parents(void)
     drop_queue(held.q);
 }
 
+/* --- figures ------------------------------------------------------------------------------------------------------ */
+
+static void measured_queue_keeps_figures(void)
+{
+    jnq_queue *q = make_queue(2);
+    put_item(q, 10, 1); /* before: not counted */
+    CHECK_EQ(counters(q).put_bytes + counters(q).backlog, 0);
+    get_item(q, 10, 1);
+    jnq_measure(q);
+    jnq_queue *other = second_handle(q);
+    put_item(q, 10, 1);
+    put_item(other, 100000, 2);
+    CHECK_EQ(try_put(q, 7, JNQ_NOW), JNQ_FULL);
+    get_item(q, 10, 1);
+    CHECK_EQ(jnq_put_integer(other, 5, JNQ_NOW), JNQ_OK);
+    CHECK_EQ(counters(q).put_bytes, 10 + 100000 + sizeof(int64_t));
+    CHECK_EQ(counters(q).backlog, 2);
+    for (int in = 0; in < JNQ_WAITS; in++)
+        CHECK_EQ(counters(q).blocked_ns[in], 0);
+    CHECK_EQ(PATIENTLY(jnq_put(q, "", 0, event_now() + 20 * MILLISECOND)), JNQ_FULL);
+    CHECK_OP(counters(other).blocked_ns[JNQ_IN_PUT], >=, 18 * MILLISECOND);
+    CHECK_EQ(counters(q).blocked_ns[JNQ_IN_GET] + counters(q).blocked_ns[JNQ_IN_JOIN], 0);
+    int fd = dup(jnq_fileno(q));
+    jnq_detach(other);
+    drop_queue(q);
+    jnq_counters c; /* the figures outlive all who had the queue, and to look at them takes no part in it */
+    CHECK_EQ(jnq_inspect(fd, &c), JNQ_OK);
+    CHECK_EQ(c.puts, 4);
+    CHECK_EQ(c.put_bytes, 10 + 100000 + sizeof(int64_t));
+    CHECK_EQ(c.backlog, 2);
+    CHECK_EQ(c.processes, 0);
+    CHECK_OP(c.blocked_ns[JNQ_IN_PUT], >=, 18 * MILLISECOND);
+    CHECK(fcntl(fd, F_GETFD) >= 0);
+    close(fd);
+    CHECK_EQ(jnq_inspect(fd, &c), EBADF);
+}
+
 TESTS_IN_ALL_MODES("queue", integers_come_back, every_size_comes_back_whole, box_says_where_the_payload_is,
                    random_steps_follow_a_model, unget_restores_order, rebox_makes_a_box_for_unget,
                    bounded_queue_is_full, deadlines_come_not_early, waiters_are_woken,
                    signals_interrupt_and_nothing_happened, shutdown_refuses_puts_and_drains,
                    immediate_shutdown_discards, shutdown_wakes_every_waiter, join_waits_for_all,
-                   no_memory_leaves_the_queue_as_before, box_is_the_parents)
+                   no_memory_leaves_the_queue_as_before, box_is_the_parents, measured_queue_keeps_figures)

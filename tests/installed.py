@@ -1,0 +1,62 @@
+"""What the children of test_install.py run, and the classes that they share with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing import queues
+
+import joinq
+
+KINDS = ["Queue", "JoinableQueue", "SimpleQueue"]
+SAFE = {"pending_work_items", "shutdown_lock", "thread_wakeup"}
+
+
+class Counted(queues.Queue):
+    """A program's own queue: the kind that is copied everywhere."""
+
+    puts = 0
+
+    def put(self, *args, **kwargs):
+        """Put and count."""
+        self.puts += 1
+        super().put(*args, **kwargs)
+
+
+class Ours(joinq.Queue):
+    """A program's own queue, derived from ours."""
+
+
+def kinds():
+    """The kinds of queue that are ours when multiprocessing makes them."""
+    return [kind for kind in KINDS if isinstance(getattr(multiprocessing, kind)(), getattr(joinq, kind))]
+
+
+def make_queues(channel, queue):
+    """Tell what is ours here and in a child of this process."""
+    from joinq import _install
+
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    grandchild = context.Process(target=lambda: theirs.send(kinds()))
+    multiprocessing.current_process()._config["daemon"] = False  # daemons may have no children
+    grandchild.start()
+    result = {
+        "child": kinds(),
+        "grandchild": ours.recv(),
+        "on_death": _install._options and _install._options[0],
+        "arrived": type(queue).__name__,
+    }
+    grandchild.join()
+    return result
+
+
+def pass_on(channel, queue):
+    """Tell whose a queue is, and what came through it."""
+    channel.send((type(queue).__module__, queue.get()))
+
+
+def take_and_wait(channel, queue):
+    """Take a task and wait for the end."""
+    queue.get()
+    channel.send("taken")
+    channel.recv()
