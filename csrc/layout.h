@@ -72,7 +72,7 @@
 #include "jnq.h"
 
 #define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
-#define JNQ_FORMAT 3u
+#define JNQ_FORMAT 4u
 
 #define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
@@ -176,6 +176,7 @@ struct jnq_shared {
     uint64_t procs_off;
     uint64_t map_off;
     uint64_t heap_off;
+    uint64_t id;      /* random: tells a queue from a later one whose file has the same number */
     uint64_t maxsize; /* 0: unbounded */
     uint32_t on_death;
     uint32_t max_deliveries;
@@ -288,6 +289,7 @@ struct jnq_queue {
     uint64_t procs_off;
     uint64_t map_off;
     uint64_t heap_off;
+    uint64_t id;
     uint64_t maxsize;
     uint32_t procs_max; /* entries of the process table */
     int fd;             /* ours, but the program may have closed or reused it: see segment_fd() */
