@@ -301,6 +301,22 @@ def test_redelivered_queue_is_still_there(launch):
     assert kept() == before - 1
 
 
+def test_queue_in_a_dead_letter_is_still_there(launch):
+    """A task that was given up can be looked at again and again."""
+    tasks = joinq.JoinableQueue(on_death="redeliver", max_deliveries=1)
+    tasks.put(filled())
+    gc.collect()
+    child = launch(workers.puppet_that_keeps, tasks)
+    child.call("get")
+    child.kill()
+    with pytest.warns(joinq.DeadLetterWarning):
+        tasks.join(LIMIT)
+    (letter,) = tasks.dead_letters()
+    assert letter.item.qsize() == 3
+    gc.collect()
+    assert check(letter.item)
+
+
 # The keeper ------------------------------------------------------------------------------------
 
 START = """

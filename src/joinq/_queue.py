@@ -41,7 +41,7 @@ from joinq._native import (
 )
 from joinq._payload import PLAIN, dumps, loads, plain_dumps
 from joinq._private import JoinablePrivates, Privates, QueuePrivates
-from joinq._transit import pack, unpack
+from joinq._transit import held_arrivals, pack, unpack
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def _settle(todo: list[tuple[CData, CData | None, Any, Any, BaseException, Any, 
 
 def _fails_to_load(payload: bytes | Buffer) -> bool:
     try:
-        loads(payload)
+        with held_arrivals():
+            loads(payload)
     except BaseException:
         return True
     return False
@@ -292,7 +293,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
                     item = int.from_bytes(view[:], sys.byteorder, signed=True)
                 else:
                     payload = view
-                    item = loads(payload)
+                    item = self._leases.loads(payload, lease)  # type: ignore[union-attr]
                 mine += (lease,)
                 rc = 0
             if rc >= 0:

@@ -15,6 +15,7 @@ import contextlib
 import os
 import socket
 import sys
+import threading
 import weakref
 from multiprocessing import context, process, reduction, spawn
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
@@ -24,11 +25,12 @@ from joinq._keeper import ARRIVED, GIVE, HERE, KEEP, MESSAGE, NOT_HERE, WATCH, p
 from joinq._native import attach, attached, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from multiprocessing.process import BaseProcess
 
     from joinq._jnq import CData
 
-__all__ = ["Travelled", "pack", "unpack"]
+__all__ = ["Ticket", "held_arrivals", "pack", "say_arrived", "unpack"]
 
 # A keeper that does not answer for so many seconds is done without.
 _PATIENCE = 5.0
@@ -92,8 +94,41 @@ def unpack(travelled: Travelled) -> CData:
         return handle
     handle = _find(travelled)
     _join(travelled.keeper)
-    _say_arrived(travelled)
+    if _arrivals.held is None:
+        say_arrived(travelled)
+    else:
+        _arrivals.held.append(travelled)
     return handle
+
+
+def say_arrived(ticket: Ticket) -> None:
+    """Tells the keeper. Nothing is lost if that fails: the keeper is dead, or keeps the queue to its own end."""
+    line = _lines.get("ours")
+    if line is not None and line.keeper == ticket.keeper:
+        try:
+            line.say(ARRIVED, ticket.queue, ticket.number)
+        except OSError:
+            _drop(line)
+    else:
+        with contextlib.suppress(OSError), _connect(ticket.keeper) as keeper:
+            _say(keeper, ARRIVED, ticket.queue, ticket.number)
+
+
+class _Arrivals(threading.local):
+    held: list[Ticket] | None = None
+
+
+_arrivals = _Arrivals()
+
+
+@contextlib.contextmanager
+def held_arrivals() -> Iterator[list[Ticket]]:
+    """Gives the tickets of the queues that arrive in this block. They stay under way until say_arrived()."""
+    before, _arrivals.held = _arrivals.held, []
+    try:
+        yield _arrivals.held
+    finally:
+        _arrivals.held = before
 
 
 def _find(ticket: Ticket) -> CData:
@@ -302,16 +337,3 @@ def _ask(keeper: socket.socket, queue: int) -> int | None:
     if word not in (HERE, NOT_HERE):
         raise ConnectionResetError("the keeper has ended")
     return fds[0] if fds else None
-
-
-def _say_arrived(ticket: Ticket) -> None:
-    """Nothing is lost if that fails: the keeper is dead, or keeps the queue to its own end."""
-    line = _lines.get("ours")
-    if line is not None and line.keeper == ticket.keeper:
-        try:
-            line.say(ARRIVED, ticket.queue, ticket.number)
-        except OSError:
-            _drop(line)
-    else:
-        with contextlib.suppress(OSError), _connect(ticket.keeper) as keeper:
-            _say(keeper, ARRIVED, ticket.queue, ticket.number)
