@@ -155,6 +155,9 @@ int jnq_on_death(jnq_queue *q);
 /* The file descriptor, for handing it to another process, or -1 if the program has closed it behind our back. */
 int jnq_fileno(jnq_queue *q);
 
+/* A random number that tells the queue from all others, whatever became of their files. */
+uint64_t jnq_id(jnq_queue *q);
+
 /* Leaves the queue, closes fd and frees the handle, as soon as no box holds a JNQ_LARGE payload that was lent through
  * it. Leases go back to the queue. Requires that nobody uses the handle afterwards. In the child of a fork only the
  * child's view ends. */

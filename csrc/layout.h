@@ -187,6 +187,7 @@ struct jnq_shared {
     uint64_t procs_off;
     uint64_t map_off;
     uint64_t heap_off;
+    uint64_t id;      /* random: tells a queue from a later one whose file has the same number */
     uint64_t maxsize; /* 0: unbounded */
     uint32_t on_death;
     uint32_t max_deliveries;
@@ -301,6 +302,7 @@ struct jnq_queue {
     uint64_t procs_off;
     uint64_t map_off;
     uint64_t heap_off;
+    uint64_t id;
     uint64_t maxsize;
     uint32_t procs_max; /* entries of the process table */
     int fd;             /* ours, but the program may have closed or reused it: see segment_fd() */

@@ -741,6 +741,8 @@ uint64_t jnq_qsize(jnq_queue *q)
 
 uint64_t jnq_unfinished(jnq_queue *q) { return counts_unfinished(q); }
 
+uint64_t jnq_id(jnq_queue *q) { return q->id; }
+
 uint64_t jnq_maxsize(jnq_queue *q) { return q->maxsize; }
 
 static void count(struct jnq_queue *q, jnq_counters *out)

@@ -110,6 +110,9 @@ static int write_header(struct jnq_queue *q)
     sh->procs_off = q->procs_off;
     sh->map_off = q->map_off;
     sh->heap_off = q->heap_off;
+    if (getentropy(&sh->id, sizeof sh->id))
+        return errno;
+    q->id = sh->id;
     return 0;
 }
 
@@ -180,6 +183,7 @@ int segment_open(int fd, struct jnq_queue **out)
         segment_abandon(q);
         return rc;
     }
+    q->id = sh.id;
     q->maxsize = sh.maxsize;
     *out = q;
     return 0;

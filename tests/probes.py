@@ -94,6 +94,19 @@ def segment_inodes(pid):
     return inodes
 
 
+def keeper_of(address):
+    """The pid of the keeper with this address, or None."""
+    name = "@" + address[1:].decode()
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        fields = line.split()
+        if fields[-1] == name and int(fields[3], 16) & 0x10000:  # it listens
+            for path in Path("/proc").glob("[0-9]*/fd/*"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(path) == f"socket:[{fields[6]}]":
+                        return int(path.parts[2])
+    return None
+
+
 def memory_of(fds):
     """Bytes of memory behind some segments."""
     return sum(os.stat(fd).st_blocks * 512 for fd in fds)
@@ -105,9 +118,9 @@ def read_field(path, name):
     return int(fields[name].split()[0])
 
 
-def resident():
-    """Bytes of this process in memory, without what it shares."""
-    return read_field("/proc/self/status", "RssAnon") * 1024
+def resident(pid="self"):
+    """Bytes of a process in memory, without what it shares."""
+    return read_field(f"/proc/{pid}/status", "RssAnon") * 1024
 
 
 def available_memory():

@@ -11,9 +11,11 @@ import ctypes
 import errno
 import faulthandler
 import functools
+import gc
 import itertools
 import multiprocessing
 import os
+import pickle
 import queue as queue_module
 import signal
 import struct
@@ -484,14 +486,129 @@ def create_without_memory(channel):
 
 def run_script(script, *options):
     """Run Python source in a fresh interpreter that can import this module."""
-    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, *options, "-W", "error", "-c", script],
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=LIMIT,
     )
+
+
+def start_script(script):
+    """The same, without waiting for its end."""
+    return subprocess.Popen([sys.executable, "-W", "error", "-c", script], env=environment(), stdout=subprocess.PIPE)
+
+
+def environment():
+    """In which this module can be imported."""
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+# Queues under way -----------------------------------------------------------------------------
+
+
+def send_a_queue(channel, make, through, end):
+    """Make a queue, send it away (through None: to the test), drop it, and end in some way."""
+    (channel.send if through is None else through.put)(make())
+    gc.collect()
+    if end == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdout.flush()
+    if end == "exit":
+        os._exit(7)
+    raise Exit(0)
+
+
+def let_a_child_send(channel, method, make, through):
+    """Start a child that sends a queue, and be killed while it waits for that."""
+    ctx = multiprocessing.get_context(method)
+    ctx.Process(target=send_after_parent, args=(os.getpid(), make, through)).start()
+    signal.pause()
+
+
+def send_after_parent(parent, make, through):
+    """Kill the parent, then send a queue and end."""
+    os.kill(parent, signal.SIGKILL)
+    wait_dead(parent)
+    through.put(make())
+
+
+def wait_dead(pid):
+    """Wait until a process is gone, or nothing but its exit code is left."""
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}") or state(pid) == "Z", f"process {pid} is dead")
+
+
+def hold_pickle(channel, data):
+    """Load a queue and keep it until told to end."""
+    q = pickle.loads(data)
+    channel.send("attached")
+    channel.recv()
+    return q is None
+
+
+def puppet_that_keeps(channel, queue):
+    """A puppet that does not send back what it gets."""
+    kept = []
+    for name, args, kwargs in iter(channel.recv, None):
+        channel.send("begun")
+        kept.append(getattr(queue, name)(*args, **kwargs))
+        channel.send((True, None))
+
+
+def orphan(channel, check, path):
+    """Receive a queue when the parent is dead, and write what check() says of it."""
+    channel.send("ready")
+    multiprocessing.parent_process().join()
+    with open(path, "w") as result:
+        result.write(str(check(channel.recv())))
+
+
+def load_and_call(channel, data, function):
+    """What the function says of a pickled object."""
+    return function(pickle.loads(data))
+
+
+def pickle_for_another(channel, make):
+    """Send the pickle of a queue, and keep the queue until told."""
+    q = make()
+    channel.send(pickle.dumps(q))
+    channel.recv()
+    return q is None
+
+
+def echo_queues(channel):
+    """Send each queue back, without keeping it."""
+    for thing in iter(channel.recv, None):
+        if thing == "descriptors":
+            gc.collect()
+            thing = len(descriptors())
+        channel.send(thing)
+        del thing
+
+
+def address_of_keeper(channel, queue):
+    """By which keeper this process sends."""
+    from joinq import _transit
+
+    pickle.loads(pickle.dumps(queue))
+    return _transit._lines["ours"].keeper
+
+
+_argument = None
+
+
+def keep_argument(argument):
+    """Initialize a pool's worker."""
+    global _argument
+    _argument = argument
+
+
+def put_argument(item):
+    """Put into the queue that the initializer was given."""
+    _argument.put(item)
+    return True
 
 
 # Deaths ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from joinq._leases import leases_of
 from joinq._native import FOREVER, INTERRUPTED, error, lib, pollable
 from joinq._payload import dumps
 from joinq._queue import Queue, SimpleQueue, _Shared
+from joinq._transit import pack, unpack
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -52,7 +53,7 @@ class _End(_Shared, connection.Connection):
 
     def __reduce__(self) -> Any:
         self._check_closed()
-        return _arrived, (type(self), self._travel())
+        return _arrived, (type(self), pack(self._handle))
 
     def _close(self) -> None:
         """Connection's finalizer calls it."""
@@ -60,8 +61,7 @@ class _End(_Shared, connection.Connection):
 
 def _arrived(kind: type[_End], travelled: Any) -> _End:
     end = kind.__new__(kind)
-    end._arrive(travelled)
-    end._take(end._handle)
+    end._take(unpack(travelled))
     end._owner = None
     return end
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from joinq._native import EMPTY, INTERRUPTED, NOT_OURS, ON_DEATH, error, ffi, lib
 from joinq._payload import loads
+from joinq._transit import held_arrivals, say_arrived
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from joinq._jnq import CData
+    from joinq._jnq import Buffer, CData
+    from joinq._transit import Ticket
 
 __all__ = ["DeadLetter", "Leases", "dead_letters", "leases_of"]
 
@@ -25,6 +27,16 @@ class Leases(threading.local):
 
     def __init__(self) -> None:
         self.mine: deque[tuple[int, int]] = deque()
+        self._under_way: dict[tuple[int, int], list[Ticket]] = {}
+
+    def loads(self, payload: Buffer, lease: tuple[int, int]) -> Any:
+        """Unpickles a task. Queues in it stay under way until it is finished: it may have to be delivered again."""
+        with held_arrivals() as tickets:
+            item = loads(payload)
+        if tickets:
+            self._under_way = {mine: self._under_way[mine] for mine in self.mine if mine in self._under_way}
+            self._under_way[lease] = tickets
+        return item
 
     def finish_oldest(self, handle: CData, n: int) -> None:
         """Reports the calling thread's n oldest tasks done.
@@ -57,6 +69,8 @@ class Leases(threading.local):
             raise error(rc)
         if lease in self.mine:
             self.mine.remove(lease)
+        for ticket in self._under_way.pop(lease, ()) if not rc else ():
+            say_arrived(ticket)
         return not rc
 
 
@@ -98,7 +112,10 @@ class DeadLetter:
     @property
     def item(self) -> Any:
         """The item; unpickled each time it is asked for, because that may be what kills."""
-        return self._payload if isinstance(self._payload, int) else loads(self._payload)
+        if isinstance(self._payload, int):
+            return self._payload
+        with held_arrivals():  # it stays here, and can be asked for again
+            return loads(self._payload)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.item, self.pids, self.times))

@@ -42,6 +42,7 @@ __all__ = [
     "ON_DEATH",
     "TIMEOUT",
     "attach",
+    "attached",
     "create",
     "deadline_after",
     "error",
@@ -161,6 +162,11 @@ def attach(fd: int) -> CData:
     _introduce()
     out = ffi.new("jnq_queue **")
     return _handle(lib.jnq_attach(fd, out), fd, out)
+
+
+def attached(device: int, inode: int) -> CData | None:
+    """The handle that this process has of the queue in that file."""
+    return _handles.get((device, inode))
 
 
 def _identity(fd: int) -> tuple[int, int]:

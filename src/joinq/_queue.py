@@ -14,7 +14,7 @@ import sys
 import types
 import warnings
 from _thread import start_new_thread
-from multiprocessing import context, queues, reduction, util
+from multiprocessing import queues, util
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,7 +33,6 @@ from joinq._native import (
     NOW,
     ON_DEATH,
     TIMEOUT,
-    attach,
     create,
     deadline_after,
     error,
@@ -42,6 +41,7 @@ from joinq._native import (
 )
 from joinq._payload import PLAIN, dumps, loads, plain_dumps
 from joinq._private import JoinablePrivates, Privates, QueuePrivates
+from joinq._transit import held_arrivals, pack, unpack
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
@@ -106,14 +106,15 @@ def _settle(todo: list[tuple[CData, CData | None, Any, Any, BaseException, Any, 
 
 def _fails_to_load(payload: bytes | Buffer) -> bool:
     try:
-        loads(payload)
+        with held_arrivals():
+            loads(payload)
     except BaseException:
         return True
     return False
 
 
 class _Shared:
-    """What all three have in common: the handle, and how a queue travels to a child process."""
+    """What all three have in common."""
 
     _handle: CData
     _leases: Leases | None = None
@@ -147,18 +148,11 @@ class _Shared:
         if observer:
             observer(self)
 
-    def _travel(self) -> Any:
-        context.assert_spawning(self)
-        fd = lib.jnq_fileno(self._handle)
-        if fd < 0:
-            raise OSError(
-                f"the program has closed the file descriptor of {self!r}; "
-                "it cannot be given to a process that is not forked"
-            )
-        return reduction.DupFd(fd)
+    def __copy__(self) -> Any:
+        raise RuntimeError(f"a {type(self).__name__} cannot be copied; pickle it to send it to another process")
 
-    def _arrive(self, travelled: Any) -> None:
-        self._handle = attach(travelled.detach())
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.__copy__()
 
 
 def _limit(maxsize: int) -> int:
@@ -210,11 +204,11 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         self._get_closed = self._put_closed = self._closed = False
 
     def __getstate__(self) -> Any:
-        return (self._travel(), self._maxsize, self._opid)
+        return (pack(self._handle), self._maxsize, self._opid)
 
     def __setstate__(self, state: Any) -> None:
         travelled, maxsize, opid = state
-        self._arrive(travelled)
+        self._handle = unpack(travelled)
         self._reset_state(maxsize, opid)
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
@@ -308,7 +302,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
                     item = int.from_bytes(view[:], sys.byteorder, signed=True)
                 else:
                     payload = view
-                    item = loads(payload)
+                    item = self._leases.loads(payload, lease)  # type: ignore[union-attr]
                 mine += (lease,)
                 rc = 0
             if rc >= 0:
@@ -563,10 +557,10 @@ class SimpleQueue(_Shared, Privates, queues.SimpleQueue):  # type: ignore[type-a
         self._create(0)
 
     def __getstate__(self) -> Any:
-        return self._travel()
+        return pack(self._handle)
 
     def __setstate__(self, state: Any) -> None:
-        self._arrive(state)
+        self._handle = unpack(state)
 
     def put(self, obj: Any) -> None:
         """Puts an item. Raises OSError after close(), MemoryError, or what pickling the object raises."""

@@ -195,10 +195,12 @@ static void detach_closes_what_is_ours(void)
 static void queue_outlives_its_creator(void)
 {
     jnq_queue *q = make_queue(3), *other = second_handle(q);
+    uint64_t id = jnq_id(q);
     put_item(q, 5, 5);
     put_item(q, 50000, 6);
     drop_queue(q);
     under_test = other;
+    CHECK_EQ(jnq_id(other), id);
     CHECK_EQ(jnq_maxsize(other), 3);
     CHECK_EQ(jnq_qsize(other), 2);
     get_item(other, 5, 5);
