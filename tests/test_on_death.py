@@ -378,6 +378,18 @@ def test_task_done_without_a_task_of_ones_own(launch):
     q.join(LIMIT)
 
 
+@pytest.mark.parametrize("n", ["1", 1.0, None, [1]], ids=repr)
+def test_task_done_of_no_integer_raises_type_error(n):
+    """As with the other modes, whether or not the thread has a task."""
+    q = filled(1, on_death="redeliver")
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            q.task_done(n)
+        assert q.unfinished_tasks == 1
+        if not q.empty():
+            q.get()
+
+
 def test_task_done_of_many_is_all_or_none():
     q = filled(3, on_death="redeliver")
     q.get(), q.get()
