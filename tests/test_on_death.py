@@ -345,6 +345,17 @@ def test_task_that_kills_becomes_a_dead_letter(launch):
     assert child.call("unfinished_tasks") == 0
 
 
+def test_dead_letters_are_in_order(launch):
+    """Those of one death, too."""
+    q = filled(5, on_death="redeliver", max_deliveries=1)
+    dies(launch, q, 3)
+    probes.reap(q)
+    dies(launch, q, 2)
+    probes.reap(q)
+    assert [letter.item for letter in q.dead_letters()] == list(range(5))
+    probes.check_invariants(q)
+
+
 def test_end_in_order_does_not_count_as_a_death(launch):
     """A worker that ends with a task in hand gives it back, however often."""
     q = filled(1, on_death="redeliver", max_deliveries=1)
