@@ -139,6 +139,7 @@ void cells_free(struct jnq_queue *q, uint64_t unit)
 
 struct lease {
     uint64_t number, unit;
+    bool letter; /* is to be a dead letter */
 };
 
 static int by_number(const void *a, const void *b)
@@ -178,6 +179,14 @@ static void count_death(struct jnq_cell *cell, uint32_t pid)
     cell->death[(cell->deaths - 1) % JNQ_LETTER_DEATHS] = (uint64_t)pid << TIME_BITS | event_wall_ms();
 }
 
+/* The list with one more cell, which is nobody else's to see yet. */
+static uint64_t prepend(struct jnq_queue *q, uint64_t word, uint64_t unit)
+{
+    struct jnq_cell *cell = unit_at(q, unit);
+    cell->next = word;
+    return list_word(word, unit);
+}
+
 static bool mark_moved(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_cell *cell = unit_at(q, unit);
@@ -202,19 +211,23 @@ int cells_redeliver(struct jnq_queue *q, uint32_t owner, bool killed, uint64_t *
     }
     uint64_t first = n; /* the older ones, if not all fit, come before the younger ones the next time */
     while (first && rc == JNQ_OK) {
-        struct jnq_cell *cell = unit_at(q, leases[first - 1].unit);
+        struct lease *lease = &leases[first - 1];
+        struct jnq_cell *cell = unit_at(q, lease->unit);
         if (killed)
             count_death(cell, pid);
-        bool letter = killed && cell->deaths >= sh->max_deliveries && list_length(dead) < LIST_MAX;
-        uint64_t *list = letter ? &dead : &front;
-        if (list_length(*list) == LIST_MAX) {
+        lease->letter = killed && cell->deaths >= sh->max_deliveries && list_length(dead) + letters < LIST_MAX;
+        if (!lease->letter && list_length(front) == LIST_MAX) {
             rc = JNQ_INTERRUPTED;
             break;
         }
-        cell->next = *list;
-        *list = list_word(*list, leases[--first].unit);
-        letters += letter;
+        if (!lease->letter)
+            front = prepend(q, front, lease->unit);
+        letters += lease->letter;
+        first--;
     }
+    for (uint64_t i = first; i < n; i++) /* the letters' list is read from its end */
+        if (leases[i].letter)
+            dead = prepend(q, dead, leases[i].unit);
     store_sc(&sh->head.front, front);
     store_sc(&sh->head.dead, dead);
     store_sc(&sh->head.redeliveries, sh->head.redeliveries + (n - first) - letters);

@@ -345,6 +345,17 @@ def test_task_that_kills_becomes_a_dead_letter(launch):
     assert child.call("unfinished_tasks") == 0
 
 
+def test_dead_letters_are_in_order(launch):
+    """Those of one death, too."""
+    q = filled(5, on_death="redeliver", max_deliveries=1)
+    dies(launch, q, 3)
+    probes.reap(q)
+    dies(launch, q, 2)
+    probes.reap(q)
+    assert [letter.item for letter in q.dead_letters()] == list(range(5))
+    probes.check_invariants(q)
+
+
 def test_end_in_order_does_not_count_as_a_death(launch):
     """A worker that ends with a task in hand gives it back, however often."""
     q = filled(1, on_death="redeliver", max_deliveries=1)
@@ -376,6 +387,18 @@ def test_task_done_without_a_task_of_ones_own(launch):
     assert q.unfinished_tasks == 1
     other.call("task_done")
     q.join(LIMIT)
+
+
+@pytest.mark.parametrize("n", ["1", 1.0, None, [1]], ids=repr)
+def test_task_done_of_no_integer_raises_type_error(n):
+    """As with the other modes, whether or not the thread has a task."""
+    q = filled(1, on_death="redeliver")
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            q.task_done(n)
+        assert q.unfinished_tasks == 1
+        if not q.empty():
+            q.get()
 
 
 def test_task_done_of_many_is_all_or_none():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 import threading
@@ -43,7 +44,9 @@ class Leases(threading.local):
 
         Raises:
             ValueError: it has not so many.
+            TypeError: n is not an integer.
         """
+        n = operator.index(n)
         while n and len(self.mine) >= n:
             n -= self._finish(handle, self.mine[0])
         if n:
