@@ -1,4 +1,4 @@
-"""Who has tasks in hand, who waits where, and how they died: for people whose join() does not return."""
+"""Who has the queue, who has tasks in hand, who waits where, and how they died."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from joinq._jnq import CData
 
-__all__ = ["Holder", "describe", "holders", "lost"]
+__all__ = ["Holder", "describe", "everywhere", "file_at", "file_of", "has_writer", "holders", "lost"]
 
 CALLS = ("get()", "put()", "join()")
 
@@ -54,6 +54,43 @@ def holders(handle: CData) -> Iterator[Holder]:
                 oldest=out.oldest_ns / 1e9,
                 waits=tuple((call, threads, ns / 1e9) for call, threads, ns in waits if threads),
             )
+
+
+def file_of(fd: int | str) -> tuple[int, int] | None:
+    """What a descriptor, or a path, refers to: programs close, and so reuse, descriptors they do not know."""
+    try:
+        status = os.stat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def file_at(pid: int, fd: int) -> tuple[int, int] | None:
+    """What a descriptor of another process refers to."""
+    return file_of(f"/proc/{pid}/fd/{fd}")
+
+
+def everywhere() -> Iterator[tuple[int, int]]:
+    """Every process and descriptor that this one may look at."""
+    return ((pid, fd) for pid in _numbers("/proc") for fd in _numbers(f"/proc/{pid}/fd"))
+
+
+def _numbers(path: str) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(path) if name.isdigit()]
+    except OSError:  # gone, or another user's
+        return []
+
+
+def has_writer(handle: CData) -> bool:
+    """True if a process lives that may put something: one that has used the queue and not closed `_writer`; or one that
+    has it, from before a fork or under way, and has not used it yet.
+    """
+    if lib.jnq_writers(handle):
+        return True
+    known = {holder.pid for holder in holders(handle)}
+    file = file_of(lib.jnq_fileno(handle))
+    return file is None or any(pid not in known and file_at(pid, fd) == file for pid, fd in everywhere())
 
 
 def exit_code(pid: int) -> int | None:

@@ -18,7 +18,7 @@ from multiprocessing import queues, util
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from joinq._holders import death, describe, lost, tasks
+from joinq._holders import death, describe, has_writer, lost, tasks
 from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
 from joinq._native import (
     EMPTY,
@@ -136,7 +136,7 @@ class _Shared:
 
     def _at_end(self) -> bool:
         """True if the queue is empty, and no process is left that could put something."""
-        return self._put_closed and not lib.jnq_writers(self._handle) and not lib.jnq_qsize(self._handle)
+        return self._put_closed and not has_writer(self._handle) and not lib.jnq_qsize(self._handle)
 
     def _get_error(self, rc: int) -> Exception:
         return EOFError() if rc == EMPTY and self._at_end() else error(rc)

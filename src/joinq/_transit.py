@@ -21,6 +21,7 @@ from multiprocessing import context, process, reduction, spawn
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from joinq import _keeper
+from joinq._holders import everywhere, file_at, file_of
 from joinq._keeper import ARRIVED, GIVE, HERE, KEEP, MESSAGE, NOT_HERE, WATCH, peer_uid
 from joinq._native import attach, attached, lib
 
@@ -158,31 +159,18 @@ def _search(ticket: Ticket) -> int | None:
     if fd is None:
         with contextlib.suppress(OSError), _connect(ticket.keeper) as keeper:
             fd = _ask(keeper, ticket.queue)
-    everywhere = ((pid, number) for pid in _numbers("/proc") for number in _numbers(f"/proc/{pid}/fd"))
-    while fd is None:
-        place = next(everywhere, None)
-        if place is None:
+    for place in everywhere():
+        if fd is not None:
             break
         fd = _open(ticket, *place)
     return fd
 
 
-def _numbers(path: str) -> list[int]:
-    try:
-        return [int(name) for name in os.listdir(path) if name.isdigit()]
-    except OSError:  # gone, or another user's
-        return []
-
-
 def _open(ticket: Ticket, pid: int, number: int) -> int | None:
     """Opens a descriptor of another process, if it is one of the ticket's file: opening any other may block."""
-    path = f"/proc/{pid}/fd/{number}"
-    try:
-        status = os.stat(path)
-        if (status.st_dev, status.st_ino) == (ticket.device, ticket.inode):
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        pass
+    if file_at(pid, number) == (ticket.device, ticket.inode):
+        with contextlib.suppress(OSError):
+            return os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
     return None
 
 
@@ -192,7 +180,7 @@ class _Line:
     def __init__(self, connection: socket.socket, keeper: bytes) -> None:
         self.keeper = keeper
         self.fd = connection.detach()
-        self._file = _file(self.fd)
+        self._file = file_of(self.fd)
         self._children: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
         weakref.finalize(self, _close, self.fd, self._file).atexit = False
         parent: Any = process.parent_process()
@@ -201,7 +189,7 @@ class _Line:
 
     def say(self, word: bytes, queue: int = 0, ticket: int = 0, fd: int | None = None) -> None:
         """Raises OSError if the keeper is dead, or does not listen."""
-        if _file(self.fd) != self._file:
+        if file_of(self.fd) != self._file:
             raise OSError("the program has closed the connection to the keeper")
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self.fd)
         try:
@@ -223,17 +211,8 @@ def _say(connection: socket.socket, word: bytes, queue: int, ticket: int, fd: in
     connection.sendmsg([MESSAGE.pack(word, queue, ticket)], attachment, socket.MSG_NOSIGNAL)
 
 
-def _file(fd: int) -> tuple[int, int] | None:
-    """What a descriptor refers to: programs close, and so reuse, numbers they do not know."""
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _close(fd: int, file: tuple[int, int] | None) -> None:
-    if file is not None and _file(fd) == file:
+    if file is not None and file_of(fd) == file:
         os.close(fd)
 
 
