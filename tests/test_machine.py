@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import select
 import signal
 import sys
 import threading
@@ -211,6 +212,7 @@ class Machine(RuleBasedStateMachine):
         options = {"on_death": self.on_death, "max_deliveries": max_deliveries} if self.on_death else {}
         self.here = Here(self.make(maxsize, **options))
         self.places = [self.here]
+        self.polled = set()
         self.oracle = Oracle(maxsize, self.on_death, max_deliveries)
         for value in values:
             self.do(self.here, "put_nowait", value)
@@ -354,6 +356,17 @@ class Machine(RuleBasedStateMachine):
             if self.on_death:
                 self.do(place, "task_done")
 
+    @rule(what=st.sampled_from([lib.JNQ_IN_GET, lib.JNQ_IN_PUT, lib.JNQ_IN_JOIN]))
+    def ask_for_descriptor(self, what):
+        """From now on the descriptor for poll(2) has to be right."""
+        self.polled.add(what)
+
+    def ready(self, what):
+        """What poll(2) says."""
+        fd = _native.pollable(self.here.queue._handle, what)
+        readable, writable, _ = select.select([fd], [fd], [], 0)
+        return bool(writable if what == lib.JNQ_IN_PUT else readable)
+
     # Processes.
 
     @precondition(lambda self: len(self.places) < 4)
@@ -446,6 +459,13 @@ class Machine(RuleBasedStateMachine):
             expected = [(place.user.pid, False, oracle.in_hand(place.user)) for place in self.places]
             expected += [(user.pid, True, tasks) for user, tasks in oracle.graves.items()]
             assert sorted(found) == sorted(entry for entry in expected if entry[2])
+        ready = {
+            lib.JNQ_IN_GET: oracle.ended or oracle.items,
+            lib.JNQ_IN_PUT: oracle.ended or not oracle.full(None),
+            lib.JNQ_IN_JOIN: not oracle.unfinished_tasks,
+        }
+        for what in self.polled:  # who finds it locked may leave it to the one that has locked it
+            probes.wait_until(lambda what=what: self.ready(what) == bool(ready[what]), f"poll(2) of {what} is right")
         if oracle.lost():
             error, lost = outcome(here.queue.join, 0)
             assert error is joinq.LostTasks
