@@ -392,15 +392,15 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         Raises:
             OSError: this process has closed the queue, after it was used.
         """
-        if self._get_closed and not (self._closed and self._unused()):
+        if self._get_closed and (self._end_closed("_reader") or self._was_used()):
             raise OSError("handle is closed")
         return not lib.jnq_qsize(self._handle)
 
-    def _unused(self) -> bool:
+    def _was_used(self) -> bool:
         """The stdlib's close() leaves the pipe open if nothing was put."""
         counters = ffi.new("jnq_counters *")
         lib.jnq_count(self._handle, counters)
-        return not counters.puts
+        return bool(counters.puts)
 
     def full(self) -> bool:
         """True if there are maxsize items in the queue, exact at one moment of the call."""
@@ -420,10 +420,13 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
 
     def _reset(self, after_fork: bool = False) -> None:
         """Undoes close() and cancel_join_thread(), but not what was done to an end alone."""
-        own = self.__dict__
-        self._get_closed = "_reader" in own and own["_reader"].closed
-        self._put_closed = "_writer" in own and own["_writer"].closed
+        self._get_closed = self._end_closed("_reader")
+        self._put_closed = self._end_closed("_writer")
         self._joincancelled = self._closed = False
+
+    def _end_closed(self, name: str) -> bool:
+        end = self.__dict__.get(name)
+        return end is not None and end.closed
 
     def join_thread(self) -> None:
         """Returns at once: nothing is left to be flushed. As in the stdlib, close() must have been called."""
