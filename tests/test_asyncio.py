@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import itertools
 import multiprocessing
 import signal
 import threading
@@ -367,9 +366,11 @@ def test_storm_of_cancellations(run, seed):
 
     async def patiently(call):
         """Makes a call until it has ended in time, which it is given more and more of."""
-        for attempt in itertools.count(1):
+        timeout = 0
+        while True:
+            timeout += (seed + 1) * 0.0002
             try:
-                return await asyncio.wait_for(call(), attempt * (seed + 1) * 0.0002)
+                return await asyncio.wait_for(call(), timeout)
             except asyncio.TimeoutError:
                 pass
 
