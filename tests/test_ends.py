@@ -411,6 +411,19 @@ def test_what_cannot_be_honoured_says_what_to_use():
     assert len(q._buffer) == 0
 
 
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_terminate_broken(kind):
+    """What concurrent.futures does with a queue whose readers died; Python 3.12 and later."""
+    theirs, ours = getattr(multiprocessing, kind)(), getattr(joinq, kind)()
+    if not hasattr(theirs, "_terminate_broken"):
+        pytest.skip("the queues of this version do not have it")
+    for q in (theirs, ours):
+        q._terminate_broken()
+        assert (q._closed, q._reader.closed, q._writer.closed) == (True, True, False)
+        with pytest.raises(ValueError, match="is closed"):
+            q.put(1)
+
+
 @pytest.mark.parametrize("name", ["_rlock", "_wlock"])
 def test_locks(any_queue, name):
     """_rlock and _wlock are locks."""

@@ -352,7 +352,8 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         """Takes the oldest item, as get() does; while the queue is empty, the event loop does other things.
 
         For a timeout, `asyncio.wait_for(q.aget(), seconds)`. A cancelled aget() has taken nothing. The coroutines of a
-        loop are served in the order of their arrival. Any number of loops, threads and processes may wait.
+        loop are served in the order of their arrival. Any number of loops, threads and processes may wait. With
+        on_death="redeliver" the tasks of all coroutines are their thread's, and task_done() finishes the oldest.
 
         Raises:
             Exception: as get() does, but not Empty.
