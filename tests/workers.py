@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import pickle
 import queue as queue_module
+import select
 import signal
 import struct
 import subprocess
@@ -724,3 +725,69 @@ class Unloadable:
 
     def __reduce__(self):
         return (divmod, (1, 0))
+
+
+# Ends and pools ---------------------------------------------------------------------------
+
+
+def squared(number):
+    """For pools."""
+    return number * number
+
+
+def nap_and_tell(seconds):
+    """For pools: so that all workers get something to do."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def die(*ignored):
+    """For pools."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read_to_the_end(channel, queue):
+    """Close the writing end, and take items until there is no other."""
+    queue._writer.close()
+    channel.send("ready")
+    items = []
+    try:
+        while True:
+            items.append(queue.get())
+    except EOFError:
+        return items
+
+
+def receive(channel, end, items):
+    """Take items from a reading end."""
+    return [end.recv() for _ in range(items)]
+
+
+def transmit(channel, end, items):
+    """Put items into a writing end."""
+    for item in items:
+        end.send(item)
+
+
+def keep_pool(channel, method):
+    """Have a pool, tell the pids of its workers, and wait."""
+    with joinq.get_context(method).Pool(3) as pool:
+        pids = set()
+        while len(pids) < 3:
+            pids.update(pool.map(nap_and_tell, [0.01] * 12, chunksize=1))
+        channel.send(pids)
+        channel.recv()
+
+
+def identity(channel, queue):
+    """What an inherited queue says of its origin."""
+    return queue._opid, queue._maxsize
+
+
+def polls(channel, queue):
+    """Wait in poll(2) for an item, and take it."""
+    poll = select.poll()
+    poll.register(queue.fileno(), select.POLLIN)
+    channel.send("ready")
+    poll.poll()
+    return queue.get()

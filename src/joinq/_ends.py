@@ -93,11 +93,8 @@ class ReadEnd(_End):
         return Queue.get(self)  # type: ignore[arg-type]
 
     def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO:
+        """recv_bytes() gives a pickle of the item, however long."""
         return io.BytesIO(dumps(self.recv()))
-
-    def recv_bytes(self, maxlength: int | None = None) -> bytes:
-        """Takes an item, and gives a pickle of it. Raises as recv() does; maxlength is not looked at."""
-        return dumps(self.recv())
 
     def _poll(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -140,7 +137,7 @@ class WriteEnd(_End):
         Queue.put(self, obj)  # type: ignore[arg-type]
 
     def _send_bytes(self, buf: memoryview) -> None:
-        """Puts an item that was pickled already: send_bytes() takes nothing else."""
+        """send_bytes() takes an item that was pickled already, and nothing else."""
         data = bytes(buf)
         rc = INTERRUPTED
         while rc == INTERRUPTED:

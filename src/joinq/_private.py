@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from joinq._ends import ReadEnd, WriteEnd
     from joinq._queue import JoinableQueue, Queue
 
-__all__ = ["JoinablePrivates", "Lock", "Privates", "QueuePrivates"]
+__all__ = ["JoinablePrivates", "Made", "Privates", "QueuePrivates"]
 
 
-class _Made:
+class Made:
     """An attribute that is made at the first access, and is the instance's own from then on."""
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
@@ -169,11 +169,11 @@ def _write_end(queue: Any) -> WriteEnd:
 class Privates:
     """Those of SimpleQueue, which the others have, too."""
 
-    _reader = _Made(_read_end)
-    _writer = _Made(_write_end)
-    _rlock = _Made(lambda queue: Lock())
-    _wlock = _Made(lambda queue: Lock())
-    _poll = _Made(lambda queue: queue._reader.poll)
+    _reader = Made(_read_end)
+    _writer = Made(_write_end)
+    _rlock = Made(lambda queue: Lock())
+    _wlock = Made(lambda queue: Lock())
+    _poll = Made(lambda queue: queue._reader.poll)
 
 
 class QueuePrivates(Privates):
@@ -185,11 +185,11 @@ class QueuePrivates(Privates):
     _joincancelled = False
     _close = None
 
-    _buffer = _Made(lambda queue: _Buffer())
-    _notempty = _Made(lambda queue: threading.Condition())
-    _sem = _Made(_room)
-    _send_bytes = _Made(lambda queue: queue._writer.send_bytes)
-    _recv_bytes = _Made(lambda queue: queue._reader.recv_bytes)
+    _buffer = Made(lambda queue: _Buffer())
+    _notempty = Made(lambda queue: threading.Condition())
+    _sem = Made(_room)
+    _send_bytes = Made(lambda queue: queue._writer.send_bytes)
+    _recv_bytes = Made(lambda queue: queue._reader.recv_bytes)
 
     def _start_thread(self) -> None:
         raise _unavailable("_start_thread()", "put() writes the item itself")
@@ -202,5 +202,5 @@ class QueuePrivates(Privates):
 class JoinablePrivates:
     """Those that JoinableQueue has besides."""
 
-    _cond = _Made(_Condition)
-    _unfinished_tasks = _Made(_unfinished)
+    _cond = Made(_Condition)
+    _unfinished_tasks = Made(_unfinished)

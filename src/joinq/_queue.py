@@ -16,6 +16,7 @@ import warnings
 from _thread import start_new_thread
 from multiprocessing import queues, util
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
+from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from joinq._holders import death, describe, has_writer, lost, tasks
@@ -38,9 +39,10 @@ from joinq._native import (
     error,
     ffi,
     lib,
+    pollable,
 )
 from joinq._payload import PLAIN, dumps, loads, plain_dumps
-from joinq._private import JoinablePrivates, Privates, QueuePrivates
+from joinq._private import JoinablePrivates, Made, Privates, QueuePrivates
 from joinq._transit import held_arrivals, pack, unpack
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
@@ -120,6 +122,7 @@ class _Shared:
     _leases: Leases | None = None
     _get_closed = False  # in this process: get() is refused,
     _put_closed = False  # and put()
+    _lines = Made(lambda queue: {})  # of coroutines that wait: see _asyncio.py
 
     def _closed_error(self) -> Exception:
         return OSError("handle is closed")
@@ -140,6 +143,23 @@ class _Shared:
 
     def _get_error(self, rc: int) -> Exception:
         return EOFError() if rc == EMPTY and self._at_end() else error(rc)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable exactly while get() would not wait: there is an item, or it was shut down.
+
+        For select, selectors, event loops and multiprocessing.connection.wait(), which take the queue itself, too. It
+        is only to be waited for, and neither to be read nor closed. Another process may be faster with the item, so
+        use get_nowait() then. If somebody dies in put() or get(), it may lie for 100 ms. From the first call on, in
+        any process, each change between empty and not empty costs whoever makes it a few microseconds. A child of a
+        fork has to call it, too.
+
+        Raises:
+            OSError: this process has no descriptor left.
+            ValueError, OSError: it has closed the queue, as with get().
+        """
+        if self._get_closed:
+            raise self._closed_error()
+        return pollable(self._handle, lib.JNQ_IN_GET)
 
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
@@ -328,6 +348,33 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         boxes.append(pair)
         raise self._get_error(rc)
 
+    async def aget(self) -> Any:
+        """Takes the oldest item, as get() does; while the queue is empty, the event loop does other things.
+
+        For a timeout, `asyncio.wait_for(q.aget(), seconds)`. A cancelled aget() has taken nothing. The coroutines of a
+        loop are served in the order of their arrival. Any number of loops, threads and processes may wait. With
+        on_death="redeliver" the tasks of all coroutines are their thread's, and task_done() finishes the oldest.
+
+        Raises:
+            Exception: as get() does, but not Empty.
+        """
+        from joinq._asyncio import until
+
+        return await until(self, lib.JNQ_IN_GET, lambda: self.get(False), Empty)
+
+    async def aput(self, obj: Any) -> None:
+        """Puts an item, as put() does; while the queue is full, the event loop does other things.
+
+        For a timeout, `asyncio.wait_for(q.aput(obj), seconds)`. A cancelled aput() has put nothing. The object is
+        pickled when there is room.
+
+        Raises:
+            Exception: as put() does, but not Full.
+        """
+        from joinq._asyncio import until
+
+        await until(self, lib.JNQ_IN_PUT, lambda: self.put(obj, False), Full)
+
     def put_nowait(self, obj: Any) -> None:
         """Puts an item if a slot is free: `put(obj, False)`."""
         return self.put(obj, False)
@@ -346,15 +393,15 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         Raises:
             OSError: this process has closed the queue, after it was used.
         """
-        if self._get_closed and not (self._closed and self._unused()):
+        if self._get_closed and (self._end_closed("_reader") or self._was_used()):
             raise OSError("handle is closed")
         return not lib.jnq_qsize(self._handle)
 
-    def _unused(self) -> bool:
+    def _was_used(self) -> bool:
         """The stdlib's close() leaves the pipe open if nothing was put."""
         counters = ffi.new("jnq_counters *")
         lib.jnq_count(self._handle, counters)
-        return not counters.puts
+        return bool(counters.puts)
 
     def full(self) -> bool:
         """True if there are maxsize items in the queue, exact at one moment of the call."""
@@ -374,10 +421,13 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
 
     def _reset(self, after_fork: bool = False) -> None:
         """Undoes close() and cancel_join_thread(), but not what was done to an end alone."""
-        own = self.__dict__
-        self._get_closed = "_reader" in own and own["_reader"].closed
-        self._put_closed = "_writer" in own and own["_writer"].closed
+        self._get_closed = self._end_closed("_reader")
+        self._put_closed = self._end_closed("_writer")
         self._joincancelled = self._closed = False
+
+    def _end_closed(self, name: str) -> bool:
+        end = self.__dict__.get(name)
+        return end is not None and end.closed
 
     def join_thread(self) -> None:
         """Returns at once: nothing is left to be flushed. As in the stdlib, close() must have been called."""
@@ -489,19 +539,40 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
 
         Signal handlers run while it waits.
         """
+        if not self._join(ffi.new("uint64_t *"), deadline_after(timeout)):
+            raise JoinTimeout(self._why_unfinished(f"after {timeout} seconds"))
+
+    async def ajoin(self) -> None:
+        """Waits as join() does; meanwhile the event loop does other things.
+
+        For a timeout, `asyncio.wait_for(q.ajoin(), seconds)`, which raises asyncio.TimeoutError.
+
+        Raises:
+            LostTasks: as join() does.
+        """
+        from joinq._asyncio import until
+
         since = ffi.new("uint64_t *")
-        deadline = deadline_after(timeout)
+
+        def attempt() -> None:
+            if not self._join(since, NOW):
+                raise JoinTimeout
+
+        if not self._join(since, NOW):  # from now on no zero is missed
+            await until(self, lib.JNQ_IN_JOIN, attempt, JoinTimeout)
+
+    def _join(self, since: CData, deadline: int) -> bool:
+        """One join(), in one call or in several with the same `since`. Returns False at the deadline."""
         rc = INTERRUPTED
         while rc == INTERRUPTED:
             rc = lib.jnq_join(self._handle, since, deadline)
             if self._leases:
                 self._tell_letters()
-        if rc == TIMEOUT:
-            raise JoinTimeout(self._why_unfinished(f"after {timeout} seconds"))
         if rc == LOST:
             raise self._lost_tasks()
-        if rc:
+        if rc and rc != TIMEOUT:
             raise error(rc)
+        return rc != TIMEOUT
 
     def _why_unfinished(self, when: str) -> str:
         unfinished, queued = self.unfinished_tasks, self.qsize()
@@ -535,7 +606,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
                 f"a task was given up after it had killed {letter.deaths} of the processes that took it (the last: "
                 f"{', '.join(map(str, letter.pids))}); dead_letters() has it",
                 DeadLetterWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     @property
@@ -575,6 +646,16 @@ class SimpleQueue(_Shared, Privates, queues.SimpleQueue):  # type: ignore[type-a
             Exception: whatever unpickling the item raises.
         """
         return Queue.get(self)  # type: ignore[arg-type]
+
+    async def aget(self) -> Any:
+        """Takes an item, as get() does; see Queue.aget()."""
+        from joinq._asyncio import until
+
+        return await until(self, lib.JNQ_IN_GET, lambda: Queue.get(self, False), Empty)  # type: ignore[arg-type]
+
+    async def aput(self, obj: Any) -> None:
+        """Puts an item, as put() does, which never waits."""
+        self.put(obj)
 
     def empty(self) -> bool:
         """True if there is no item. Raises OSError after close()."""
