@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import signal
+import socket
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
@@ -20,7 +21,7 @@ import workers
 from probes import LIMIT
 
 import joinq
-from joinq import _transit
+from joinq import _keeper, _transit
 
 KINDS = ["JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -470,7 +471,7 @@ assert some(1) == before
 
 
 def test_200_rounds_leave_nothing(launch):
-    """Queues that are sent to and fro leave no descriptor in sender, receiver and keeper."""
+    """Queues that are sent back and forth leave no descriptor in sender, receiver and keeper."""
     child = launch(workers.echo_queues)
 
     def round_trip():
@@ -499,17 +500,46 @@ def test_program_that_closes_all_descriptors():
     """A daemon closes what it does not know, and opens its own: those are left alone, and sending still works."""
     run(
         """
+import socket
 pickle.loads(pickle.dumps(joinq.Queue()))
 first = keeper()
 os.closerange(3, 1000)
-mine = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]
+mine = [end for _ in range(50) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
 gc.collect()
 assert check(pickle.loads(dropped(filled())))
 assert keeper() != first
-assert all(os.readlink(f"/proc/self/fd/{fd}") == os.devnull for fd in mine)
+for end in mine:
+    end.setblocking(False)
+    try:
+        sys.exit(f"said to the program: {end.recv(100)}")
+    except BlockingIOError:
+        pass
+for end in mine:
+    end.close()
 workers.wait_dead(first)
 """
     )
+
+
+def test_arrival_that_is_heard_before_the_sending():
+    """Two processes speak by different connections, so the keeper may read the second one's first."""
+    sender, senders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    receiver, receivers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    class Late(_keeper.Keeper):
+        def accept(self):
+            if sender.fileno() >= 0 and len(self.connections) == 1:  # the receiver was heard
+                _transit._say(sender, _keeper.KEEP, 1, 2, fd)
+                sender.close()
+
+    with open(os.devnull) as file, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, receiver:
+        fd = file.fileno()
+        keeper = Late(listener, senders)
+        keeper.connect(receivers)
+        _transit._say(receiver, _keeper.ARRIVED, 1, 2)
+        receiver.close()
+        keeper.live()
+    assert (sender.fileno(), keeper.kept) == (-1, {})
 
 
 def test_threads_that_send_at_once_share_a_keeper():

@@ -212,6 +212,13 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
 
     A process that dies, wherever it is, neither hangs the others nor harms the queue. The queue and its
     items last until the last process that has it is gone. After a fork both processes use it.
+
+    A queue can be pickled at any time, and be sent to processes of the same user by a Pool, a Pipe, a Manager, another
+    queue, or itself. It is then under way, and lasts although nobody has it, also when the sender is killed, until it
+    is received, or the program has ended. Pickling raises OSError if the process that keeps it meanwhile cannot be
+    started. Unpickling raises FileNotFoundError if the queue is gone: its pickle can be loaded again, but only as long
+    as somebody has the queue; and PermissionError if it is another user's. copy.copy() and deepcopy() raise
+    RuntimeError.
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:

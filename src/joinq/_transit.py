@@ -191,12 +191,10 @@ class _Line:
         """Raises OSError if the keeper is dead, or does not listen."""
         if file_of(self.fd) != self._file:
             raise OSError("the program has closed the connection to the keeper")
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self.fd)
-        try:
+        # A copy: whatever interrupts us may close that, but not the line.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, os.dup(self.fd)) as connection:
             connection.settimeout(_PATIENCE)
             _say(connection, word, queue, ticket, fd)
-        finally:
-            connection.detach()
 
     def tell_children(self) -> None:
         """Lets the keeper watch the children: they may not be connected, and what is sent may be meant for them."""
