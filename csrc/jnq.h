@@ -235,6 +235,9 @@ uint64_t jnq_qsize(jnq_queue *q);
 uint64_t jnq_unfinished(jnq_queue *q);
 uint64_t jnq_maxsize(jnq_queue *q);
 
+/* 1 after jnq_shutdown() in any process. */
+int jnq_is_shutdown(jnq_queue *q);
+
 /* Fills *out; the figures are read one after another. */
 void jnq_count(jnq_queue *q, jnq_counters *out);
 

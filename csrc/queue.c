@@ -745,6 +745,8 @@ uint64_t jnq_id(jnq_queue *q) { return q->id; }
 
 uint64_t jnq_maxsize(jnq_queue *q) { return q->maxsize; }
 
+int jnq_is_shutdown(jnq_queue *q) { return load_sc(&q->sh->ended) != 0; }
+
 static void count(struct jnq_queue *q, jnq_counters *out)
 {
     struct jnq_shared *sh = q->sh;

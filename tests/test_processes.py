@@ -163,6 +163,19 @@ def test_cpu_count_is_the_machines():
     assert 1 <= available <= usable
 
 
+def test_introspection_can_take_the_place_of_the_stdlibs():
+    """A program may put our functions into multiprocessing for all its modules."""
+    code = (
+        "import multiprocessing, joinq\n"
+        "for name in ('active_children', 'cpu_count', 'current_process', 'parent_process'):\n"
+        "    before = getattr(multiprocessing, name)()\n"
+        "    setattr(multiprocessing, name, getattr(joinq, name))\n"
+        "    assert getattr(multiprocessing, name)() == before, name\n"
+    )
+    done = run(code=code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_process_cpu_count_follows_the_affinity():
     """Bound to one CPU, a process may use one, whatever the machine has."""
     bind = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"

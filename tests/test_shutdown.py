@@ -196,7 +196,9 @@ def test_shutdown_holds_in_every_process(make_shared, launch):
     q.put("left")
     q.put("over")
     one = launch(workers.puppet, q)
+    assert not q.is_shutdown
     one.call("shutdown")
+    assert q.is_shutdown
     two = launch(workers.puppet, q)
     with pytest.raises(joinq.ShutDown):
         q.put(1)

@@ -65,7 +65,7 @@ def cpu_count() -> int:
         NotImplementedError: If the number cannot be determined.
         ValueError: If N is not a number of CPUs. (Python 3.13 refuses to start then.)
     """
-    return _override() or multiprocessing.cpu_count()
+    return _override() or multiprocessing.get_context().cpu_count()  # multiprocessing.cpu_count may be this function
 
 
 def process_cpu_count() -> int:

@@ -459,6 +459,11 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         if rc:
             raise error(rc)
 
+    @property
+    def is_shutdown(self) -> bool:
+        """True after shutdown() in any process; `queue.Queue` of Python 3.13 has the same attribute."""
+        return bool(lib.jnq_is_shutdown(self._handle))
+
 
 class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ignore[type-arg]
     """A queue that knows which tasks are unfinished: `multiprocessing.JoinableQueue`, in shared memory.
