@@ -19,6 +19,7 @@ import threading
 import weakref
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
+from queue import Empty
 
 import probes
 import pytest
@@ -287,6 +288,20 @@ def test_end_of_the_stream_when_the_others_have_died(queue, launch):
     writer.call("put", 2)
     writer.kill()
     assert child.result() == [1, 2]
+
+
+@pytest.mark.parametrize("ctx", ["fork"], indirect=True)
+def test_who_has_not_yet_used_the_queue_may_still_put(queue, launch):
+    """A forked child is in no table before its first call; the stream ends with it all the same."""
+    child = launch(workers.puppet, queue)
+    queue._writer.close()
+    with pytest.raises(Empty):
+        joinq.Queue.get(queue, False)
+    child.call("put", 1)
+    assert queue.get() == 1
+    child.kill()
+    with pytest.raises(EOFError):
+        queue.get()
 
 
 # Pools --------------------------------------------------------------------------------------

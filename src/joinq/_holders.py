@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 from multiprocessing import process
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,7 +91,16 @@ def has_writer(handle: CData) -> bool:
         return True
     known = {holder.pid for holder in holders(handle)}
     file = file_of(lib.jnq_fileno(handle))
-    return file is None or any(pid not in known and file_at(pid, fd) == file for pid, fd in everywhere())
+    return file is None or any(
+        pid not in known and file_at(pid, fd) == file and _is_writable(pid, fd) for pid, fd in everywhere()
+    )
+
+
+def _is_writable(pid: int, fd: int) -> bool:
+    try:
+        return bool(os.lstat(f"/proc/{pid}/fd/{fd}").st_mode & stat.S_IWUSR)
+    except OSError:
+        return False
 
 
 def exit_code(pid: int) -> int | None:
