@@ -493,33 +493,25 @@ def test_one_loop_after_the_other(run, queue):
         waiting.get_coro().close()
 
 
-def test_in_the_child_of_a_fork(queue):
+def test_in_the_child_of_a_fork(queue, monkeypatch):
     """A child forked while its parent's loop waits has a loop of its own, and leaves its parent's alone."""
-    ctx = multiprocessing.get_context("fork")
+    monkeypatch.setattr(_asyncio, "LOOK_AGAIN", 10 * LIMIT)
 
     def child():
         asyncio.events._set_running_loop(None)
-        here = asyncio.new_event_loop()
-        assert here.run_until_complete(asyncio.wait_for(queue.aget(), LIMIT)) == "for the child"
-        here.close()
-        for line in list(queue._lines.values()):  # as the garbage collector would
-            line.leave(line._places[0])
+        (line,) = queue._lines.values()
+        line.leave(line._places[0])  # as when the coroutine is collected
+        with pytest.raises(asyncio.TimeoutError):
+            asyncio.run(asyncio.wait_for(queue.aget(), 0.01))
 
     async def main():
-        there = ctx.Process(target=child)
         (getter,) = await blocked(queue.aget())
+        there = multiprocessing.get_context("fork").Process(target=child)
         there.start()
-        getter.cancel()
-        await asyncio.gather(getter, return_exceptions=True)
-        (other,) = await blocked(asyncio.sleep(LIMIT))
-        queue.put("for the child")
-        while there.is_alive():
-            await asyncio.sleep(0.01)
+        there.join()
         assert there.exitcode == 0
-        (getter,) = await blocked(queue.aget())
         queue.put("for the parent")
-        assert await getter == "for the parent"
-        other.cancel()
+        assert await asyncio.wait_for(getter, LIMIT) == "for the parent"
 
     asyncio.run(main())
 
