@@ -93,6 +93,7 @@ def test_shutdown_makes_both_ends_ready():
     q.put(1)
     reader, writer = q._reader.fileno(), q._writer.fileno()
     q.shutdown(immediate=True)
+    assert q._reader.poll() is True
     assert polled(reader)
     assert polled(writer, select.POLLOUT)
 

@@ -100,7 +100,7 @@ class ReadEnd(_End):
         deadline = None if timeout is None else time.monotonic() + timeout
         while not lib.jnq_qsize(self._handle):
             left = 1.0 if deadline is None else min(deadline - time.monotonic(), 1.0)  # nothing wakes us at the end
-            if self._at_end():
+            if lib.jnq_is_shutdown(self._handle) or self._at_end():
                 return True
             if left <= 0:
                 return False
