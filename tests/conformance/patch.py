@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from multiprocessing import spawn
+from multiprocessing import queues, spawn
 
 import broken
 import test
@@ -16,10 +16,18 @@ INTROSPECTION = ("active_children", "cpu_count", "current_process", "parent_proc
 
 def install(name: str) -> None:
     """Installs what `name` says: "stdlib" is nothing, "joinq" is ours, another is a defect of broken.py in ours."""
+    if name != "stdlib":
+        joinq.install()
+    _complete(name)
+
+
+def _complete(name: str) -> None:
+    """Does what joinq.install() does not do; it has come here, and to children, before."""
     if name not in ("stdlib", "joinq"):
         broken.DEFECTS[name]()
     if name != "stdlib":
-        joinq.install()
+        made = queues.SimpleQueue(ctx=multiprocessing.get_context("fork"))
+        assert isinstance(made, joinq.SimpleQueue), "joinq is not installed"
         for function in INTROSPECTION:
             setattr(multiprocessing, function, getattr(joinq, function))
     if "CONFORMANCE_BORROW" in os.environ:
@@ -27,17 +35,17 @@ def install(name: str) -> None:
 
     prepare = spawn.get_preparation_data
 
-    def prepare_with_queues(*args: object) -> dict[str, object]:
-        return {**prepare(*args), "conformance": _Installed(name)}
+    def prepare_to_complete(*args: object) -> dict[str, object]:
+        return {**prepare(*args), "conformance": _Complete(name)}
 
-    spawn.get_preparation_data = prepare_with_queues
+    spawn.get_preparation_data = prepare_to_complete
 
 
-class _Installed:
-    """Unpickling it, which is the first that a child does, installs the same there."""
+class _Complete:
+    """Unpickling it, which a child does first, does the same there."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __reduce__(self) -> tuple[object, ...]:
-        return install, (self.name,)
+        return _complete, (self.name,)

@@ -87,8 +87,6 @@ def main() -> None:
     method = os.environ["CONFORMANCE_METHOD"]
     multiprocessing.set_start_method(method)
     patch.install(options.queues)
-    if options.queues != "stdlib":
-        assert type(multiprocessing.SimpleQueue()).__module__.startswith("joinq."), "not installed"
     import suites
 
     with open(options.selection) as file:
