@@ -1,8 +1,11 @@
-"""What the children of test_install.py run, and the classes that they share with it."""
+"""What the children of test_install.py and test_libraries.py run, and the classes that they share with it."""
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
 import multiprocessing
+import os
 from multiprocessing import queues
 
 import joinq
@@ -60,3 +63,59 @@ def take_and_wait(channel, queue):
     queue.get()
     channel.send("taken")
     channel.recv()
+
+
+# Of test_libraries.py -----------------------------------------------------------------------
+
+
+def square(number):
+    """A task."""
+    return number * number
+
+
+state = None
+
+
+def initialize(value):
+    """An initializer of a pool."""
+    global state
+    state = value
+
+
+def initialized():
+    """What the initializer has set."""
+    return state
+
+
+def die():
+    """A task that ends its worker."""
+    os._exit(1)
+
+
+def log_to(channel, queue):
+    """Log 50 messages to a queue."""
+    logger = logging.getLogger("child")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(logging.handlers.QueueHandler(queue))
+    for number in range(50):
+        logger.info("message %d", number)
+
+
+def log_with(channel, logger):
+    """Log 50 messages with loguru's logger."""
+    for number in range(50):
+        logger.info(f"m{number}")
+    logger.complete()
+
+
+class Squares:
+    """A data set, as torch wants it."""
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, number):
+        import torch
+
+        return torch.tensor(number * number)
