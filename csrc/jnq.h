@@ -238,6 +238,9 @@ uint64_t jnq_maxsize(jnq_queue *q);
 /* 1 after jnq_shutdown() in any process. */
 int jnq_is_shutdown(jnq_queue *q);
 
+/* 1 if this process, not one that it was forked from, has put something. */
+int jnq_has_put(jnq_queue *q);
+
 /* Fills *out; the figures are read one after another. */
 void jnq_count(jnq_queue *q, jnq_counters *out);
 

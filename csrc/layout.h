@@ -311,6 +311,7 @@ struct jnq_queue {
     struct jnq_proc *me; /* our entry in the process table */
     uint32_t owner;      /* its number */
     uint32_t fork;       /* fork count when it was assigned */
+    uint32_t put_fork;   /* and when something was put */
     uint32_t users;      /* 1 for the handle, and one for each payload that is lent */
     uint32_t spin_ns;    /* how long it has lately paid to spin before sleeping */
     uint32_t on_death;   /* as in the segment */

@@ -298,6 +298,7 @@ static int try_put(struct jnq_queue *q, enum jnq_kind kind, const char *payload,
     lock_release(&sh->tail.lock);
     if (rc)
         return rc;
+    store_relaxed(&q->put_fork, load_relaxed(&q->fork));
     event_notify(&sh->items, 1);
     ready_changed(q);
     return JNQ_OK;
@@ -744,6 +745,8 @@ uint64_t jnq_unfinished(jnq_queue *q) { return counts_unfinished(q); }
 uint64_t jnq_id(jnq_queue *q) { return q->id; }
 
 uint64_t jnq_maxsize(jnq_queue *q) { return q->maxsize; }
+
+int jnq_has_put(jnq_queue *q) { return procs_entered(q) && load_relaxed(&q->put_fork) == load_relaxed(&q->fork); }
 
 int jnq_is_shutdown(jnq_queue *q) { return load_sc(&q->sh->ended) != 0; }
 

@@ -579,7 +579,24 @@ def reset(q):
     q._reset()
 
 
-STATES = [unused, used, used_and_left, closed_twice, cancelled, reader_closed, reader_closed_and_closed, reset]
+def used_by_another(q):
+    child = multiprocessing.get_context("fork").Process(target=q.put, args=(1,))
+    child.start()
+    child.join()
+    q.close()
+
+
+STATES = [
+    unused,
+    used,
+    used_and_left,
+    used_by_another,
+    closed_twice,
+    cancelled,
+    reader_closed,
+    reader_closed_and_closed,
+    reset,
+]
 CALLS = [
     ("put", 1),
     ("put_nowait", 1),
@@ -606,7 +623,7 @@ def test_closed_queue_as_the_stdlib_of_this_version(kind, state, call):
     assert outcome(ours, *call) == outcome(theirs, *call)
 
 
-@pytest.mark.parametrize("state", STATES[:5], ids=lambda state: state.__name__)
+@pytest.mark.parametrize("state", STATES[:6], ids=lambda state: state.__name__)
 def test_closed_joinable_queue_as_the_stdlib_of_this_version(state):
     """task_done() and join() do not mind close()."""
     theirs, ours = multiprocessing.JoinableQueue(2), joinq.JoinableQueue(2)

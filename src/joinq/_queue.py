@@ -398,17 +398,12 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         """True if there is no item in the queue, exact at one moment of the call.
 
         Raises:
-            OSError: this process has closed the queue, after it was used.
+            OSError: this process has closed the queue, and put something before. (The stdlib's close() leaves the pipe
+                open if nothing was put.)
         """
-        if self._get_closed and (self._end_closed("_reader") or self._was_used()):
+        if self._get_closed and (self._end_closed("_reader") or lib.jnq_has_put(self._handle)):
             raise OSError("handle is closed")
         return not lib.jnq_qsize(self._handle)
-
-    def _was_used(self) -> bool:
-        """The stdlib's close() leaves the pipe open if nothing was put."""
-        counters = ffi.new("jnq_counters *")
-        lib.jnq_count(self._handle, counters)
-        return bool(counters.puts)
 
     def full(self) -> bool:
         """True if there are maxsize items in the queue, exact at one moment of the call."""
