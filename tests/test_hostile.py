@@ -26,6 +26,7 @@ import workers
 
 import joinq
 from joinq._native import attach, ffi, lib
+from joinq._transit import Given
 
 PATIENCE = 40
 """Seconds after which a child that has not ended counts as hung."""
@@ -104,7 +105,7 @@ def adopt(fd):
     """A queue over a segment that did not come by way of pickling."""
     q = joinq.JoinableQueue.__new__(joinq.JoinableQueue)
     q._handle = attach(fd)
-    q._reset_state(0)
+    q._reset_state(0, os.getpid())
     return q
 
 
@@ -296,9 +297,9 @@ def arrive(kind, fd):
     """Do what pickle does with a queue that brings this descriptor; none is left open if that fails."""
     before = probes.descriptors().keys() - {fd}
     queue = kind.__new__(kind)
-    travelled = Travelled(fd)
+    given = Given(Travelled(fd), None)
     try:
-        queue.__setstate__(travelled if kind is joinq.SimpleQueue else (travelled, 0))
+        queue.__setstate__(given if kind is joinq.SimpleQueue else (given, 0, os.getpid()))
     except Exception:
         assert probes.descriptors().keys() == before
         raise

@@ -50,13 +50,6 @@ def test_put_raises_what_pickling_raises(q, value):
         q.join()
 
 
-def test_put_of_a_queue_raises_runtime_error(q):
-    """A queue cannot be put into a queue, not even into itself."""
-    for value in (q, [joinq.SimpleQueue()], {"q": joinq.Queue()}):
-        with pytest.raises(RuntimeError, match="through inheritance"):
-            q.put(value)
-
-
 def test_put_raises_keyboard_interrupt_from_pickling(q):
     """Also an exception that is no Exception leaves the queue untouched."""
     with pytest.raises(KeyboardInterrupt):

@@ -141,7 +141,7 @@ def test_queue_whose_descriptor_the_program_closed_cannot_be_sent():
     q = joinq.Queue()
     fd = _transit.lib.jnq_fileno(q._handle)
     os.dup2(0, fd)
-    with pytest.raises(OSError, match="closed the queue's file descriptor"):
+    with pytest.raises(OSError, match="closed the file descriptor"):
         pickle.dumps(q)
     os.close(fd)
 

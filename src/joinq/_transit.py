@@ -69,7 +69,8 @@ def pack(handle: CData) -> Travelled:
     fd = lib.jnq_fileno(handle)
     if fd < 0:
         raise OSError(
-            "the program has closed the queue's file descriptor; it cannot be given to a process that is not forked"
+            "the program has closed the file descriptor of the queue; "
+            "it cannot be given to a process that is not forked"
         )
     if context.get_spawning_popen() is not None:
         line = _lines.get("ours")
