@@ -49,8 +49,11 @@ def check_invariants(queue):
 
 
 def state(pid):
-    """What the main thread of a process does: R is running, S sleeping, T stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    """What the main thread of a process does: R is running, S sleeping, T stopped, Z dead, X dead and gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def thread_state(thread):

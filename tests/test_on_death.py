@@ -542,6 +542,8 @@ def test_process_that_gives_the_queue_up_gives_its_tasks_back(launch):
     child.send("drop")
     assert child.receive() == "dropped"
     assert q.get(timeout=LIMIT) == 0
+    child.send(None)
+    assert child.result() is None
 
 
 # Both --------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from payloads import SIZES, Celsius, Item, check_item, checksum, make_item, regi
 from probes import LIMIT, descriptors, segments, state, thread_sleeps, wait_until
 
 import joinq
-from joinq._native import ffi
+from joinq import _native
+from joinq._native import ffi, lib
 
 
 class Failure(NamedTuple):
@@ -538,7 +539,7 @@ def send_after_parent(parent, make, through):
 
 def wait_dead(pid):
     """Wait until a process is gone, or nothing but its exit code is left."""
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}") or state(pid) == "Z", f"process {pid} is dead")
+    wait_until(lambda: state(pid) in "ZX", f"process {pid} is dead")
 
 
 def hold_pickle(channel, data):
@@ -701,6 +702,7 @@ def drop_queue(channel, queue):
     queue.get()
     channel.send("taken")
     assert channel.recv() == "drop"
+    del _native._handles[_native._identity(lib.jnq_fileno(queue._handle))]  # the collector would, too
     ffi.release(queue._handle)
     channel.send("dropped")
     assert channel.recv() is None
