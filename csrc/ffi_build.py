@@ -9,7 +9,11 @@ Environment, for builds from source:
 """
 
 import os
+import shlex
+import subprocess
 import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 from cffi import FFI
@@ -35,12 +39,16 @@ SOURCES = (
 )
 
 # cffi's wrappers give up the GIL around every call, which costs more than the calls do. Ours keep it; the core gives
-# it up through gil.h where it sleeps.
+# it up through gil.h where it sleeps. They also carry errno from call to call: nobody asks for it.
 PREAMBLE = """
 #undef Py_BEGIN_ALLOW_THREADS
 #undef Py_END_ALLOW_THREADS
 #define Py_BEGIN_ALLOW_THREADS {
 #define Py_END_ALLOW_THREADS }
+#undef _cffi_restore_errno
+#undef _cffi_save_errno
+#define _cffi_restore_errno() ((void)0)
+#define _cffi_save_errno() ((void)0)
 
 #include "gil.h"
 #include "jnq.h"
@@ -62,6 +70,19 @@ def contract() -> str:
     return text.split("/* [cdef */", 1)[1].split("/* cdef] */", 1)[0]
 
 
+def can_build(*options: str) -> bool:
+    """Whether the compiler and its linker take these options."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "one.c")
+        source.write_text("int one(void) { return 1; }\n", encoding="utf-8")
+        command = [*compiler, *options, "-shared", "-fPIC", "-o", str(source.with_suffix(".so")), str(source)]
+        try:
+            return not subprocess.run(command, capture_output=True, check=False).returncode
+        except OSError:
+            return False
+
+
 def flags() -> "tuple[list[str], list[str]]":
     """Compiler and linker flags of this build."""
     door = os.environ.get("JNQ_DOOR") or ("futex" if sys.platform == "linux" else "semaphore")
@@ -77,6 +98,9 @@ def flags() -> "tuple[list[str], list[str]]":
     if sanitizers:
         compile_flags += ["-g", f"-fsanitize={sanitizers}"]
         link_flags.append(f"-fsanitize={sanitizers}")
+    elif can_build("-O2", "-flto"):
+        compile_flags.append("-flto")  # a call crosses a dozen files
+        link_flags += ["-O2", "-flto"]
     return compile_flags, link_flags
 
 
