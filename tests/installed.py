@@ -11,7 +11,6 @@ from multiprocessing import queues
 import joinq
 
 KINDS = ["Queue", "JoinableQueue", "SimpleQueue"]
-SAFE = {"pending_work_items", "shutdown_lock", "thread_wakeup"}
 
 
 class Counted(queues.Queue):

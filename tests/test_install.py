@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import queues
+from pickle import PicklingError
 
 import installed
 import pytest
@@ -119,11 +123,20 @@ def test_subclasses_of_ours_and_of_the_stdlib_itself_are_no_matter_of_warning():
         warnings.simplefilter("error")
         assert type(installed.Ours()) is installed.Ours
         assert type(installed.Ours(ctx=None)) is installed.Ours
-        from concurrent.futures.process import _SafeQueue
 
-        context = multiprocessing.get_context("fork")
-        options = {name: None for name in _SafeQueue.__init__.__code__.co_varnames[1:] if name in installed.SAFE}
-        assert type(_SafeQueue(max_size=0, ctx=context, **options)) is _SafeQueue
+
+def test_executor_calls_through_ours(ctx):
+    """A call that cannot be pickled fails alone; a killed worker breaks the executor, as with the stdlib's queue."""
+    joinq.install()
+    with ProcessPoolExecutor(2, mp_context=ctx) as executor:
+        bad, good = executor.submit(len, lambda: 0), executor.submit(pow, 2, 3)
+        assert isinstance(executor._call_queue, joinq.Queue)
+        with pytest.raises((PicklingError, AttributeError)):
+            bad.result(LIMIT)
+        assert good.result(LIMIT) == 8
+        assert list(executor.map(pow, range(500), [2] * 500, timeout=LIMIT)) == [n * n for n in range(500)]
+        with pytest.raises(BrokenProcessPool):
+            executor.submit(os._exit, 1).result(LIMIT)
 
 
 def test_children_make_ours_too(ctx, launch):

@@ -127,6 +127,11 @@ class _Shared:
     def _closed_error(self) -> Exception:
         return OSError("handle is closed")
 
+    def _handles_errors(self) -> bool:
+        """True if a subclass has its own way with what cannot be pickled, as concurrent.futures has."""
+        handler = getattr(type(self), "_on_queue_feeder_error", None)
+        return handler not in (None, queues.Queue._on_queue_feeder_error)  # type: ignore[attr-defined]
+
     def _tell_letters(self) -> None:
         """Warns of the dead letters that this process has not told of."""
 
@@ -251,7 +256,8 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
             ShutDown: the queue was shut down, also while waiting.
             ValueError: this process has closed the queue (OSError: only `_writer`).
             MemoryError: there is no memory for the item.
-            Exception: whatever pickling the object raises.
+            Exception: whatever pickling the object raises, unless a subclass defines `_on_queue_feeder_error(e, obj)`:
+                then that is called, as the stdlib does.
 
         In each of these cases nothing was put. If the caller is killed, the item is there whole or not at all.
         Signal handlers run while it waits.
@@ -264,7 +270,16 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
             rc = _put_integer(handle, obj, deadline)
             if not rc:
                 return
-        data = plain_dumps(obj) if type(obj) in PLAIN else dumps(obj)
+        if type(obj) in PLAIN:
+            data = plain_dumps(obj)
+        else:
+            try:
+                data = dumps(obj)
+            except Exception as reason:
+                if self._handles_errors():
+                    self._on_queue_feeder_error(reason, obj)  # type: ignore[attr-defined]
+                    return
+                raise
         rc = _put(handle, data, len(data), deadline)
         if rc:
             while rc == INTERRUPTED:
