@@ -125,12 +125,13 @@ def test_subclasses_of_ours_and_of_the_stdlib_itself_are_no_matter_of_warning():
         assert type(installed.Ours(ctx=None)) is installed.Ours
 
 
-def test_executor_calls_through_ours(ctx):
-    """A call that cannot be pickled fails alone; a killed worker breaks the executor, as with the stdlib's queue."""
+def test_executor_works_beside(ctx):
+    """The queue of its calls, a subclass, stays the stdlib's; that of the results is ours."""
     joinq.install()
     with ProcessPoolExecutor(2, mp_context=ctx) as executor:
         bad, good = executor.submit(len, lambda: 0), executor.submit(pow, 2, 3)
-        assert isinstance(executor._call_queue, joinq.Queue)
+        assert isinstance(executor._result_queue, joinq.SimpleQueue)
+        assert not isinstance(executor._call_queue, joinq.Queue)
         with pytest.raises((PicklingError, AttributeError)):
             bad.result(LIMIT)
         assert good.result(LIMIT) == 8

@@ -114,3 +114,22 @@ def test_errors_while_unpickling_lose_nothing_else():
     assert (q.qsize(), q.unfinished_tasks) == (0, 100)
     q.task_done(100)
     q.join()
+
+
+class Handling(joinq.Queue):
+    """A subclass with its own way with what cannot be pickled."""
+
+    def _on_queue_feeder_error(self, e, obj):
+        self.refused = (e, obj)
+
+
+def test_handler_of_a_subclass_is_called():
+    """As the stdlib's: then put() does not raise, and nothing is put."""
+    q = Handling()
+    obj = payloads.Pickling(payloads.fail, "own error")
+    q.put(obj)
+    assert q.refused[1] is obj
+    assert isinstance(q.refused[0], LookupError)
+    assert q.empty()
+    q.put("an item")
+    assert q.get() == "an item"

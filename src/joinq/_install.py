@@ -81,10 +81,6 @@ def _new(cls: type, *args: Any, **kwargs: Any) -> Any:
     if _options and "ctx" in kwargs:  # without, a queue that was made elsewhere is being unpickled
         if cls in _OURS:
             cls = _OURS[cls]
-        elif (cls.__module__, cls.__qualname__) == ("concurrent.futures.process", "_SafeQueue"):
-            from joinq._executor import CallQueue  # not before the program has imported it
-
-            cls = CallQueue
         elif not issubclass(cls, _queue._Shared) and cls not in _warned and not _is_stdlib(cls):
             _warned.add(cls)
             warnings.warn(
