@@ -14,6 +14,7 @@ from pickle import PicklingError
 
 import installed
 import pytest
+import workers
 from probes import LIMIT
 
 import joinq
@@ -196,3 +197,23 @@ if __name__ == "__main__":
     command = [sys.executable, "-I", "-S", str(tmp_path / "program.py")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert (run.stdout, run.stderr) == ("joinq._queue\n", "")
+
+
+def test_fork_server_has_us():
+    """It imports us once for all of its children."""
+    done = workers.run_script(
+        """
+import multiprocessing
+import installed, joinq
+if __name__ == "__main__":
+    joinq.install()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["json"])
+    ours, theirs = context.Pipe()
+    child = context.Process(target=installed.look_at_parent, args=(theirs,))
+    child.start()
+    assert ours.recv()
+    child.join()
+"""
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -104,7 +104,15 @@ def _prepare(name: str) -> dict[str, Any]:
     data = _get_preparation_data(name)
     if _options:
         data["joinq"] = (_Path(), _Installed())
+        _preload()
     return data
+
+
+def _preload() -> None:
+    """Lets a fork server that is about to start import joinq once for all of its children."""
+    forkserver: Any = sys.modules.get("multiprocessing.forkserver")
+    if forkserver and "joinq" not in forkserver._forkserver._preload_modules:
+        forkserver._forkserver._preload_modules = [*forkserver._forkserver._preload_modules, "joinq"]
 
 
 class _Path:
