@@ -20,6 +20,9 @@ import pytest
 import workers
 from probes import LIMIT
 
+# In the background of a shell SIGINT is ignored, and would be in all children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(autouse=True)
 def watchdog(request):
