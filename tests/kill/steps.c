@@ -360,8 +360,8 @@ static bool inherit_step(struct model *m, unsigned holder, bool killed)
         living += !killed || items[i].deaths + 1 < m->max_deliveries;
     if (m->cut || living)
         m->fresh = 0;
-    while (n--) {
-        struct item item = items[n];
+    for (uint64_t k = 0; k < n; k++) { /* the oldest comes to be the first to be got, and the last letter to be read */
+        struct item item = items[living ? n - 1 - k : k];
         bool dies = killed && item.deaths + 1 >= m->max_deliveries;
         if (m->cut ? item.name != oldest.name : living && dies)
             continue;
