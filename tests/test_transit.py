@@ -432,6 +432,54 @@ def test_next_sending_replaces_a_killed_keeper(launch):
     assert keeper() != first
 
 
+def test_process_without_descriptors_left_loses_nothing():
+    """It can neither send nor say what it has received; what is under way stays there."""
+    run(
+        """
+import resource
+data, other = dropped(filled()), pickle.dumps(q := joinq.Queue())
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+assert pickle.loads(other)._handle is q._handle
+try:
+    pickle.dumps(q)
+except OSError as error:
+    assert "Too many open files" in str(error), error
+else:
+    sys.exit("no error")
+for fd in taken:
+    os.close(fd)
+assert kept() == 2  # so it has heard all
+assert check(pickle.loads(data))
+"""
+    )
+
+
+def test_keeper_that_does_not_listen_keeps_its_queues():
+    """A stopped keeper is replaced, but not dead: what it has is there when it goes on."""
+    run(
+        """
+data = dropped(filled())
+first = keeper()
+os.kill(first, signal.SIGSTOP)
+_transit._PATIENCE = 0.01
+q = joinq.Queue()
+while keeper() == first:
+    pickle.dumps(q)
+gc.collect()
+os.kill(first, signal.SIGCONT)
+_transit._PATIENCE = probes.LIMIT
+probes.wait_until(lambda: not probes.runs(first), "the keeper has heard all, and sleeps or has ended")
+assert check(pickle.loads(data))
+"""
+    )
+
+
 def test_queue_is_found_with_whoever_has_it(launch):
     """Neither sender nor keeper are left: it is found with somebody else of this user."""
     child = launch(workers.pickle_for_another, filled)

@@ -109,8 +109,8 @@ def say_arrived(ticket: Ticket) -> None:
     if line is not None and line.keeper == ticket.keeper:
         try:
             line.say(ARRIVED, ticket.queue, ticket.number)
-        except OSError:
-            _drop(line)
+        except OSError as error:
+            _drop(line, error)
     else:
         with contextlib.suppress(OSError), _connect(ticket.keeper) as keeper:
             _say(keeper, ARRIVED, ticket.queue, ticket.number)
@@ -189,9 +189,9 @@ class _Line:
             self.say(WATCH, fd=parent._sentinel)
 
     def say(self, word: bytes, queue: int = 0, ticket: int = 0, fd: int | None = None) -> None:
-        """Raises OSError if the keeper is dead, or does not listen."""
+        """Raises ConnectionError if the keeper is dead, socket.timeout if it does not listen, or another OSError."""
         if file_of(self.fd) != self._file:
-            raise OSError("the program has closed the connection to the keeper")
+            raise ConnectionError("the program has closed the connection to the keeper")
         # A copy: whatever interrupts us may close that, but not the line.
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, os.dup(self.fd)) as connection:
             connection.settimeout(_PATIENCE)
@@ -220,7 +220,18 @@ def _close(fd: int, file: tuple[int, int] | None) -> None:
 _lines: dict[str, _Line] = {}
 
 
-def _drop(line: _Line) -> None:
+# Those of keepers that did not listen: they may only be stopped, and would end without the connection.
+_unheard: list[_Line] = []
+
+
+def _drop(line: _Line, error: OSError) -> None:
+    """Does without a keeper from now on if it is dead or does not listen. No other error is a reason: a connection that
+    is closed may be the keeper's end, and so that of the queues that it has.
+    """
+    if isinstance(error, socket.timeout):
+        _unheard.append(line)
+    elif not isinstance(error, ConnectionError):
+        return
     if _lines.get("ours") is line:
         _lines.pop("ours", None)
 
@@ -242,8 +253,8 @@ def _leave(fd: int, queue: int, ticket: int) -> bytes:
             line.say(KEEP, queue, ticket, fd)
             line.tell_children()
             return line.keeper
-        except OSError:
-            _drop(line)
+        except (ConnectionError, socket.timeout) as error:
+            _drop(line, error)
     line = _lines.setdefault("ours", _start_keeper())
     line.say(KEEP, queue, ticket, fd)
     line.tell_children()
