@@ -621,6 +621,45 @@ def test_children_share_their_parents_keeper(ctx, launch):
     assert child.result() == _transit._lines["ours"].keeper
 
 
+def test_start_of_a_keeper_beside_a_fork():
+    """Another thread may fork at any moment: its child holds whatever is open then, and is not waited for."""
+    run(
+        """
+children, pipe = [], os.pipe
+
+def pipe_and_fork():
+    ends = pipe()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(15)
+        signal.pause()
+    children.append(pid)
+    return ends
+
+os.pipe = pipe_and_fork
+assert check(pickle.loads(dropped(filled())))
+assert children
+for pid in children:
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it was waited for"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+    )
+
+
+def test_program_without_standard_streams():
+    """The numbers of its sockets may be those of the keeper's standard streams."""
+    out = run(
+        """
+out = os.dup(1)
+os.closerange(0, 3)
+data = dropped(filled())
+os.write(out, str(check(pickle.loads(data))).encode())
+"""
+    )
+    assert out == "True"
+
+
 def test_sending_at_exit():
     """A queue can be sent by an exit function."""
     out = run(

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import weakref
-from multiprocessing import context, process, reduction, spawn
+from multiprocessing import context, process, reduction, spawn, util
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from joinq import _keeper
@@ -275,8 +275,6 @@ os.register_at_fork(after_in_child=_forget_starting)
 
 
 def _start_keeper() -> _Line:
-    import subprocess
-
     address = b"\0joinq-" + os.urandom(16).hex().encode()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -286,18 +284,15 @@ def _start_keeper() -> _Line:
         listener.bind(address)
         listener.listen(128)
         fds = listener.fileno(), theirs.fileno()
-        subprocess.run(
-            [spawn.get_executable(), "-I", "-S", os.path.abspath(_keeper.__file__), *map(str, fds)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=fds,
-            start_new_session=True,
-            cwd="/",
-            check=True,
-        )
+        # Not by subprocess, which waits for a descriptor to be closed that a fork in another thread may have copied.
+        path = os.fsencode(spawn.get_executable())
+        args = ["-I", "-S", os.path.abspath(_keeper.__file__), *map(str, fds)]
+        pid = util.spawnv_passfds(path, [path, *map(os.fsencode, args)], fds)
+        with contextlib.suppress(ChildProcessError):  # the program has waited for it
+            if status := os.waitpid(pid, 0)[1]:
+                raise OSError(f"{os.fsdecode(path)!r} ends with {os.waitstatus_to_exitcode(status)}")
         return _Line(ours, address)
-    except (OSError, TypeError, subprocess.SubprocessError) as error:
+    except (OSError, TypeError) as error:
         raise OSError(f"the process that holds queues under way cannot be started: {error}") from error
     finally:
         for end in ends:
