@@ -235,6 +235,39 @@ static void ask_in_turn(void *arg)
     die();
 }
 
+#define NOBODY 65534
+
+static void ask_and_end(void *q) { ask(q, JNQ_IN_GET); }
+
+static void outlive_a_zombie(void *unused)
+{
+    (void)unused;
+    siginfo_t end;
+    if (!geteuid()) {
+        CHECK_EQ(setuid(NOBODY), 0);
+        prctl(PR_SET_DUMPABLE, 1);
+    }
+    jnq_queue *q = make_queue(1);
+    pid_t child = start_child(ask_and_end, q);
+    CHECK_EQ(waitid(P_PID, (id_t)child, &end, WEXITED | WNOWAIT), 0);
+    int fd = ask(q, JNQ_IN_GET);
+    CHECK_EQ(q->sh->ready[JNQ_IN_GET].pid, (uint32_t)getpid());
+    jnq_queue *other = second_handle(q);
+    put_item(other, 8, 0);
+    CHECK(says(fd, POLLIN));
+    CHECK_EQ(other->ends[JNQ_IN_GET].refused, 0);
+    jnq_detach(other);
+    join_child(child);
+    drop_queue(q);
+}
+
+/* For all but root, who is dead and not waited for looks like somebody whose descriptors are none of their business. */
+static void outlives_a_maker_that_nobody_waits_for(void)
+{
+    until_unwatched();
+    join_child(start_child(outlive_a_zombie, NULL));
+}
+
 /* He who made the pipe is dead: it is to be found elsewhere, or made anew. */
 static void outlives_its_maker(void)
 {
@@ -446,5 +479,6 @@ static void survives_foreign_words(void)
 }
 
 TESTS("ready", says_what_the_queue_is_like, says_what_it_was_like_before, outlives_its_descriptor, leaves_nothing,
-      sees_other_processes, outlives_its_maker, redelivers_to_pollers, shows_what_the_dead_have_not,
+      sees_other_processes, outlives_its_maker,
+      outlives_a_maker_that_nobody_waits_for, redelivers_to_pollers, shows_what_the_dead_have_not,
       is_right_among_processes, is_right_among_threads, survives_foreign_words)
