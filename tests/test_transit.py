@@ -419,6 +419,34 @@ if __name__ == "__main__":
     workers.wait_dead(pid)
 
 
+@pytest.mark.parametrize("sender", ["parent", "sibling"])
+def test_process_of_fork_receives_what_another_sent_that_is_gone(sender):
+    """multiprocessing knows nothing of who is forked by os.fork(); it is enough for what is under way all the same."""
+    out = run(
+        f"""
+import multiprocessing
+there, here = multiprocessing.Pipe(False)
+pids, told = os.pipe()
+receiver = os.fork()
+if not receiver:
+    pid, sender = map(int, os.read(pids, 100).split())
+    probes.wait_until(lambda: not os.path.exists(f"/proc/{{sender}}") or probes.state(sender) == "Z", "it has ended")
+    probes.wait_until(lambda: not probes.runs(pid), "the keeper has heard of it")
+    print(check(there.recv()), flush=True)
+    os._exit(0)
+sender = os.fork() if {sender == "sibling"} else 0
+if not sender:
+    here.send(filled())
+    gc.collect()
+    os.write(told, f"{{keeper()}} {{os.getpid()}}".encode())
+    os._exit(0)
+os.waitpid(receiver, 0)
+os.waitpid(sender, 0)
+"""
+    )
+    assert out == "True\n"
+
+
 def test_next_sending_replaces_a_killed_keeper(launch):
     """What it held is found with its sender; what is sent next has a new keeper."""
     q = filled()

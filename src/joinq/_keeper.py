@@ -27,7 +27,7 @@ MESSAGE = struct.Struct("=cQQ")
 KEEP = b"K"  # with the queue's descriptor: it is under way with that ticket
 ARRIVED = b"A"  # the receiver has it
 GIVE = b"G"  # answered with HERE and the queue's descriptor, or with NOT_HERE
-WATCH = b"W"  # with a descriptor that hangs up when that process dies
+WATCH = b"W"  # with a descriptor that hangs up when that process dies, or then has the events in place of a ticket
 HERE = b"+"
 NOT_HERE = b"-"
 
@@ -115,7 +115,7 @@ class Keeper:
                     self.keep(queue, ticket, fds[0])
                 elif word == WATCH and fds:
                     self.watched.add(fds[0])
-                    self.poll.register(fds[0], 0)
+                    self.poll.register(fds[0], ticket)
                 else:
                     requests.append((connection, word, queue, ticket))
         return requests

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import sys
 import threading
@@ -21,7 +22,7 @@ from multiprocessing import context, process, reduction, spawn, util
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from joinq import _keeper
-from joinq._holders import everywhere, file_at, file_of
+from joinq._holders import everywhere, file_at, file_of, our_children
 from joinq._keeper import ARRIVED, GIVE, HERE, KEEP, MESSAGE, NOT_HERE, WATCH, peer_uid
 from joinq._native import attach, attached, lib
 
@@ -183,10 +184,13 @@ class _Line:
         self.fd = connection.detach()
         self._file = file_of(self.fd)
         self._children: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+        self._others: set[int] = set()
         weakref.finalize(self, _close, self.fd, self._file).atexit = False
         parent: Any = process.parent_process()
         if parent is not None:
             self.say(WATCH, fd=parent._sentinel)
+        elif os.getppid() == _forked_by:
+            self._watch(_forked_by)
 
     def say(self, word: bytes, queue: int = 0, ticket: int = 0, fd: int | None = None) -> None:
         """Raises ConnectionError if the keeper is dead, socket.timeout if it does not listen, or another OSError."""
@@ -203,6 +207,18 @@ class _Line:
             with contextlib.suppress(OSError, AttributeError, ValueError):  # it has just ended
                 self.say(WATCH, fd=child._popen.sentinel)
                 self._children.add(child)
+        others = our_children()
+        for pid in others - self._others:
+            self._watch(pid)
+        self._others = others
+
+    def _watch(self, pid: int) -> None:
+        with contextlib.suppress(OSError):  # it has just ended, or no system call tells when it does
+            fd = os.pidfd_open(pid)
+            try:
+                self.say(WATCH, ticket=select.POLLIN, fd=fd)
+            finally:
+                os.close(fd)
 
 
 def _say(connection: socket.socket, word: bytes, queue: int, ticket: int, fd: int | None = None) -> None:
@@ -213,6 +229,18 @@ def _say(connection: socket.socket, word: bytes, queue: int, ticket: int, fd: in
 def _close(fd: int, file: tuple[int, int] | None) -> None:
     if file is not None and file_of(fd) == file:
         os.close(fd)
+
+
+# By os.fork(): multiprocessing does not know these parents. The first is 0 if this process was not forked.
+_forked_by, _pid = 0, os.getpid()
+
+
+def _after_fork() -> None:
+    global _forked_by, _pid
+    _forked_by, _pid = _pid, os.getpid()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 # "ours" is the line of this process, if it has one. A dictionary, because its operations are atomic: two threads, or a
