@@ -58,9 +58,7 @@ def state(pid):
 
 def runs(pid):
     """Whether the main thread of a process wants the CPU: it is neither asleep nor dead."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return state(pid) not in "SZX"
-    return False
+    return state(pid) not in "SZX"
 
 
 def thread_state(thread):

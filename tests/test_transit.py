@@ -430,7 +430,7 @@ pids, told = os.pipe()
 receiver = os.fork()
 if not receiver:
     pid, sender = map(int, os.read(pids, 100).split())
-    probes.wait_until(lambda: not os.path.exists(f"/proc/{{sender}}") or probes.state(sender) == "Z", "it has ended")
+    workers.wait_dead(sender)
     probes.wait_until(lambda: not probes.runs(pid), "the keeper has heard of it")
     print(check(there.recv()), flush=True)
     os._exit(0)
