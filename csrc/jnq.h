@@ -224,8 +224,9 @@ int jnq_shutdown(jnq_queue *q, int immediate);
  * the sake of the thread. Returns JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NAMESPACE, or an errno. */
 int jnq_pollable(jnq_queue *q, int what, int *fd);
 
-/* Says that this process will not put any more, nor its children. */
+/* Says that this process will not put any more, nor its children; or that it may, as it does at first. */
 void jnq_end_writing(jnq_queue *q);
+void jnq_begin_writing(jnq_queue *q);
 
 /* How many living processes have used the queue and not said so. */
 int jnq_writers(jnq_queue *q);

@@ -73,6 +73,8 @@ static uint64_t start_of(uint32_t pid)
     return strtoull(field, NULL, 10);
 }
 
+bool procs_ended(uint32_t pid) { return !start_of(pid); }
+
 /* What tells a namespace of this process from all others; 0 if that cannot be read. */
 static uint64_t namespace(const char *path)
 {

@@ -73,6 +73,9 @@ bool procs_holds(struct jnq_queue *q, uint32_t owner);
 /* True if the entry is in use, and its process has not said that it will not put any more. */
 bool procs_writes(struct jnq_queue *q, uint32_t owner);
 
+/* True if there is certainly no such process, or it is dead and only not yet waited for. */
+bool procs_ended(uint32_t pid);
+
 /* Copies out what people want to know. */
 void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out);
 

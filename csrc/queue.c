@@ -713,12 +713,16 @@ int jnq_pollable(jnq_queue *q, int what, int *fd)
     return rc;
 }
 
-void jnq_end_writing(jnq_queue *q)
+static void set_mute(jnq_queue *q, uint32_t mute)
 {
-    store_relaxed(&q->mute, 1);
+    store_relaxed(&q->mute, mute);
     if (procs_entered(q))
-        store_relaxed(&q->me->mute, 1);
+        store_relaxed(&q->me->mute, mute);
 }
+
+void jnq_end_writing(jnq_queue *q) { set_mute(q, 1); }
+
+void jnq_begin_writing(jnq_queue *q) { set_mute(q, 0); }
 
 int jnq_writers(jnq_queue *q)
 {

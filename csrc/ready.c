@@ -57,6 +57,18 @@ static int open_through(uint32_t pid, uint32_t fd)
     return open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 }
 
+/* False if nobody can open the pipe where it was said to be. Of the dead who are not yet waited for root alone learns
+ * that they have nothing open. */
+static bool is_found(const struct jnq_ready *r)
+{
+    char path[48];
+    struct stat file;
+    snprintf(path, sizeof path, "/proc/%u/fd/%u", r->pid, r->fd);
+    if (r->pipe && !stat(path, &file))
+        return file.st_ino == r->pipe && file.st_dev == r->dev;
+    return r->pipe && errno != ENOENT && !procs_ended(r->pid);
+}
+
 /* Our descriptor of the pipe that is asked for now, or -1. */
 static int our_end(struct jnq_queue *q, enum jnq_wait what)
 {
@@ -82,11 +94,15 @@ static int find_end(struct jnq_queue *q, enum jnq_wait what)
         return r->pipe ? fd : -ENOENT;
     if (end->refused == r->pipe)
         return -EACCES;
+    if (!is_found(r))
+        return -ENOENT; /* it could be anything now, and to be opened may mean something to it */
     fd = open_through(r->pid, r->fd);
-    if (fd < 0 && errno == EACCES)
-        end->refused = r->pipe;
-    if (fd < 0)
-        return -errno;
+    if (fd < 0) {
+        int rc = -errno;
+        if (rc == -EACCES && is_found(r)) /* its owner lives */
+            end->refused = r->pipe;
+        return rc;
+    }
     if (!is_pipe(fd, r->dev, r->pipe)) {
         close(fd);
         return -ENOENT;
@@ -204,15 +220,6 @@ static void publish(struct jnq_queue *q, enum jnq_wait what)
     r->pipe = end->pipe;
     store_sc(&r->shown, is_filled(end->fd));
     set_bits_sc(&q->sh->asked, 1u << what);
-}
-
-/* False if nobody can open the pipe where it was said to be. */
-static bool is_found(const struct jnq_ready *r)
-{
-    char path[48];
-    struct stat file;
-    snprintf(path, sizeof path, "/proc/%u/fd/%u", r->pid, r->fd);
-    return r->pipe && (!stat(path, &file) ? file.st_ino == r->pipe && file.st_dev == r->dev : errno != ENOENT);
 }
 
 static int ask(struct jnq_queue *q, enum jnq_wait what)

@@ -56,6 +56,11 @@ def state(pid):
         return "X"
 
 
+def runs(pid):
+    """Whether the main thread of a process wants the CPU: it is neither asleep nor dead."""
+    return state(pid) not in "SZX"
+
+
 def thread_state(thread):
     """What a thread of this process does."""
     return state(f"self/task/{thread.native_id}")

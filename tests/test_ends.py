@@ -291,6 +291,34 @@ def test_end_of_the_stream_when_the_others_have_died(queue, launch):
     assert child.result() == [1, 2]
 
 
+@pytest.mark.parametrize("ctx", ["spawn", "forkserver"], indirect=True)
+@pytest.mark.parametrize("killed", [False, True])
+def test_end_of_the_stream_for_a_reading_end(queue, launch, killed):
+    """A process that was sent the reading end alone is told, too, and is no writer for others."""
+    child = launch(workers.receive_to_the_end, queue._reader)
+    writer = launch(workers.puppet, queue)
+    child.wait_asleep()
+    writer.call("put", 1)
+    queue._writer.close()
+    if killed:
+        writer.kill()
+    else:
+        writer.send(None)
+        writer.result()
+    assert child.result() == [1]
+    with pytest.raises(EOFError):
+        queue.get()
+
+
+def test_end_of_the_stream_not_while_the_queue_is_here_again(queue):
+    """A process that has closed the writer, and is sent the queue, may put again."""
+    queue._writer.close()
+    again = pickle.loads(pickle.dumps(queue))
+    assert queue._reader.poll() is False
+    again.put(1)
+    assert queue.get() == 1
+
+
 @pytest.mark.parametrize("ctx", ["fork"], indirect=True)
 def test_who_has_not_yet_used_the_queue_may_still_put(queue, launch):
     """A forked child is in no table before its first call; the stream ends with it all the same."""

@@ -419,6 +419,34 @@ if __name__ == "__main__":
     workers.wait_dead(pid)
 
 
+@pytest.mark.parametrize("sender", ["parent", "sibling"])
+def test_process_of_fork_receives_what_another_sent_that_is_gone(sender):
+    """multiprocessing knows nothing of who is forked by os.fork(); it is enough for what is under way all the same."""
+    out = run(
+        f"""
+import multiprocessing
+there, here = multiprocessing.Pipe(False)
+pids, told = os.pipe()
+receiver = os.fork()
+if not receiver:
+    pid, sender = map(int, os.read(pids, 100).split())
+    workers.wait_dead(sender)
+    probes.wait_until(lambda: not probes.runs(pid), "the keeper has heard of it")
+    print(check(there.recv()), flush=True)
+    os._exit(0)
+sender = os.fork() if {sender == "sibling"} else 0
+if not sender:
+    here.send(filled())
+    gc.collect()
+    os.write(told, f"{{keeper()}} {{os.getpid()}}".encode())
+    os._exit(0)
+os.waitpid(receiver, 0)
+os.waitpid(sender, 0)
+"""
+    )
+    assert out == "True\n"
+
+
 def test_next_sending_replaces_a_killed_keeper(launch):
     """What it held is found with its sender; what is sent next has a new keeper."""
     q = filled()
@@ -430,6 +458,54 @@ def test_next_sending_replaces_a_killed_keeper(launch):
     assert child.result() is True
     assert check(pickle.loads(dropped(filled())))
     assert keeper() != first
+
+
+def test_process_without_descriptors_left_loses_nothing():
+    """It can neither send nor say what it has received; what is under way stays there."""
+    run(
+        """
+import resource
+data, other = dropped(filled()), pickle.dumps(q := joinq.Queue())
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+assert pickle.loads(other)._handle is q._handle
+try:
+    pickle.dumps(q)
+except OSError as error:
+    assert "Too many open files" in str(error), error
+else:
+    sys.exit("no error")
+for fd in taken:
+    os.close(fd)
+assert kept() == 2  # so it has heard all
+assert check(pickle.loads(data))
+"""
+    )
+
+
+def test_keeper_that_does_not_listen_keeps_its_queues():
+    """A stopped keeper is replaced, but not dead: what it has is there when it goes on."""
+    run(
+        """
+data = dropped(filled())
+first = keeper()
+os.kill(first, signal.SIGSTOP)
+_transit._PATIENCE = 0.01
+q = joinq.Queue()
+while keeper() == first:
+    pickle.dumps(q)
+gc.collect()
+os.kill(first, signal.SIGCONT)
+_transit._PATIENCE = probes.LIMIT
+probes.wait_until(lambda: not probes.runs(first), "the keeper has heard all, and sleeps or has ended")
+assert check(pickle.loads(data))
+"""
+    )
 
 
 def test_queue_is_found_with_whoever_has_it(launch):
@@ -571,6 +647,45 @@ def test_children_share_their_parents_keeper(ctx, launch):
     pickle.loads(pickle.dumps(q))
     child = launch(workers.address_of_keeper, q)
     assert child.result() == _transit._lines["ours"].keeper
+
+
+def test_start_of_a_keeper_beside_a_fork():
+    """Another thread may fork at any moment: its child holds whatever is open then, and is not waited for."""
+    run(
+        """
+children, pipe = [], os.pipe
+
+def pipe_and_fork():
+    ends = pipe()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(15)
+        signal.pause()
+    children.append(pid)
+    return ends
+
+os.pipe = pipe_and_fork
+assert check(pickle.loads(dropped(filled())))
+assert children
+for pid in children:
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it was waited for"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+    )
+
+
+def test_program_without_standard_streams():
+    """The numbers of its sockets may be those of the keeper's standard streams."""
+    out = run(
+        """
+out = os.dup(1)
+os.closerange(0, 3)
+data = dropped(filled())
+os.write(out, str(check(pickle.loads(data))).encode())
+"""
+    )
+    assert out == "True"
 
 
 def test_sending_at_exit():

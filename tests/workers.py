@@ -760,6 +760,16 @@ def read_to_the_end(channel, queue):
         return items
 
 
+def receive_to_the_end(channel, end):
+    """Take items from a reading end until there is no other."""
+    items = []
+    try:
+        while True:
+            items.append(end.recv())
+    except EOFError:
+        return items
+
+
 def receive(channel, end, items):
     """Take items from a reading end."""
     return [end.recv() for _ in range(items)]

@@ -14,7 +14,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from joinq._leases import leases_of
-from joinq._native import FOREVER, INTERRUPTED, error, lib, pollable
+from joinq._native import FOREVER, INTERRUPTED, all_attached, error, lib, pollable
 from joinq._payload import dumps
 from joinq._queue import Queue, SimpleQueue, _Shared
 from joinq._transit import pack, unpack
@@ -29,12 +29,14 @@ class _End(_Shared, connection.Connection):
     """What both ends have in common. Connection has the errors of a closed end and of the wrong direction.
 
     To close an end closes it for this process (and the children that it forks from then on), not for others, and the
-    queue's methods that need it raise OSError from then on. To drop it closes nothing.
+    queue's methods that need it raise OSError from then on. To drop it closes nothing. A process that is sent the
+    reading end alone is none that could put something.
     """
 
     _handle: Any  # None: closed
 
     if TYPE_CHECKING:
+        _writable: bool
 
         def _check_closed(self) -> None: ...
 
@@ -48,7 +50,9 @@ class _End(_Shared, connection.Connection):
 
     @property
     def _put_closed(self) -> bool:  # type: ignore[override]
-        queue = self._owner and self._owner()
+        if self._owner is None:  # it has arrived without the other end; if that is here, too, the core knows
+            return not self._writable
+        queue = self._owner()
         return bool(queue and queue._put_closed)
 
     def __reduce__(self) -> Any:
@@ -61,8 +65,13 @@ class _End(_Shared, connection.Connection):
 
 def _arrived(kind: type[_End], travelled: Any) -> _End:
     end = kind.__new__(kind)
+    before = all_attached()
     end._take(unpack(travelled))
     end._owner = None
+    if end._writable:
+        lib.jnq_begin_writing(end._handle)
+    elif end._handle not in before:
+        lib.jnq_end_writing(end._handle)
     return end
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from joinq._jnq import CData
 
-__all__ = ["Holder", "describe", "everywhere", "file_at", "file_of", "has_writer", "holders", "lost"]
+__all__ = ["Holder", "describe", "everywhere", "file_at", "file_of", "has_writer", "holders", "lost", "our_children"]
 
 CALLS = ("get()", "put()", "join()")
 
@@ -74,6 +75,16 @@ def file_at(pid: int, fd: int) -> tuple[int, int] | None:
 def everywhere() -> Iterator[tuple[int, int]]:
     """Every process and descriptor that this one may look at."""
     return ((pid, fd) for pid in _numbers("/proc") for fd in _numbers(f"/proc/{pid}/fd"))
+
+
+def our_children() -> set[int]:
+    """The children of this process that run the same program, which is Python, whoever has started them."""
+    children: list[int] = []
+    for thread in _numbers("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
+            children += map(int, file.read().split())
+    us = file_of("/proc/self/exe")
+    return {pid for pid in children if file_of(f"/proc/{pid}/exe") == us}
 
 
 def _numbers(path: str) -> list[int]:

@@ -12,6 +12,7 @@ are not connected, those that it was told to watch.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import select
@@ -26,7 +27,7 @@ MESSAGE = struct.Struct("=cQQ")
 KEEP = b"K"  # with the queue's descriptor: it is under way with that ticket
 ARRIVED = b"A"  # the receiver has it
 GIVE = b"G"  # answered with HERE and the queue's descriptor, or with NOT_HERE
-WATCH = b"W"  # with a descriptor that hangs up when that process dies
+WATCH = b"W"  # with a descriptor that hangs up when that process dies, or then has the events in place of a ticket
 HERE = b"+"
 NOT_HERE = b"-"
 
@@ -114,7 +115,7 @@ class Keeper:
                     self.keep(queue, ticket, fds[0])
                 elif word == WATCH and fds:
                     self.watched.add(fds[0])
-                    self.poll.register(fds[0], 0)
+                    self.poll.register(fds[0], ticket)
                 else:
                     requests.append((connection, word, queue, ticket))
         return requests
@@ -164,12 +165,18 @@ def main(listener: int, connection: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    os.setsid()
+    os.chdir("/")
+    # A program that has closed its standard streams may have given us the sockets in their place.
+    sockets = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in (listener, connection)]
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    for fd in {null, listener, connection} - {0, 1, 2}:
+        os.close(fd)
     if os.fork():
         os._exit(0)
-    Keeper(
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, listener),
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, connection),
-    ).live()
+    Keeper(*(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) for fd in sockets)).live()
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ __all__ = [
     "OK",
     "ON_DEATH",
     "TIMEOUT",
+    "all_attached",
     "attach",
     "attached",
     "create",
@@ -169,6 +170,11 @@ def attached(device: int, inode: int) -> CData | None:
     return _handles.get((device, inode))
 
 
+def all_attached() -> list[CData]:
+    """Every handle that this process has."""
+    return list(_handles.values())
+
+
 def _identity(fd: int) -> tuple[int, int]:
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
@@ -213,7 +219,7 @@ _exceptions_known: object = None  # what sys.last_value was when this process be
 
 def _depart(failed: bool) -> None:
     """Tells the others that this process ends, and whether in order: who has not told will be found killed."""
-    for handle in list(_handles.values()):
+    for handle in all_attached():
         lib.jnq_depart(handle, failed)
 
 

@@ -173,6 +173,10 @@ class _Shared:
         if observer:
             observer(self)
 
+    def _arrive(self, travelled: Any) -> None:
+        self._handle = unpack(travelled)
+        lib.jnq_begin_writing(self._handle)  # perhaps only its reading end was here, or the writing one was closed
+
     def __copy__(self) -> Any:
         raise RuntimeError(f"a {type(self).__name__} cannot be copied; pickle it to send it to another process")
 
@@ -240,7 +244,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
 
     def __setstate__(self, state: Any) -> None:
         travelled, maxsize, opid = state
-        self._handle = unpack(travelled)
+        self._arrive(travelled)
         self._reset_state(maxsize, opid)
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
@@ -653,7 +657,7 @@ class SimpleQueue(_Shared, Privates, queues.SimpleQueue):  # type: ignore[type-a
         return pack(self._handle)
 
     def __setstate__(self, state: Any) -> None:
-        self._handle = unpack(state)
+        self._arrive(state)
 
     def put(self, obj: Any) -> None:
         """Puts an item. Raises OSError after close(), MemoryError, or what pickling the object raises."""

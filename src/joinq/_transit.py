@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import sys
 import threading
 import weakref
-from multiprocessing import context, process, reduction, spawn
+from multiprocessing import context, process, reduction, spawn, util
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from joinq import _keeper
-from joinq._holders import everywhere, file_at, file_of
+from joinq._holders import everywhere, file_at, file_of, our_children
 from joinq._keeper import ARRIVED, GIVE, HERE, KEEP, MESSAGE, NOT_HERE, WATCH, peer_uid
 from joinq._native import attach, attached, lib
 
@@ -109,8 +110,8 @@ def say_arrived(ticket: Ticket) -> None:
     if line is not None and line.keeper == ticket.keeper:
         try:
             line.say(ARRIVED, ticket.queue, ticket.number)
-        except OSError:
-            _drop(line)
+        except OSError as error:
+            _drop(line, error)
     else:
         with contextlib.suppress(OSError), _connect(ticket.keeper) as keeper:
             _say(keeper, ARRIVED, ticket.queue, ticket.number)
@@ -183,15 +184,18 @@ class _Line:
         self.fd = connection.detach()
         self._file = file_of(self.fd)
         self._children: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+        self._others: set[int] = set()
         weakref.finalize(self, _close, self.fd, self._file).atexit = False
         parent: Any = process.parent_process()
         if parent is not None:
             self.say(WATCH, fd=parent._sentinel)
+        elif os.getppid() == _forked_by:
+            self._watch(_forked_by)
 
     def say(self, word: bytes, queue: int = 0, ticket: int = 0, fd: int | None = None) -> None:
-        """Raises OSError if the keeper is dead, or does not listen."""
+        """Raises ConnectionError if the keeper is dead, socket.timeout if it does not listen, or another OSError."""
         if file_of(self.fd) != self._file:
-            raise OSError("the program has closed the connection to the keeper")
+            raise ConnectionError("the program has closed the connection to the keeper")
         # A copy: whatever interrupts us may close that, but not the line.
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, os.dup(self.fd)) as connection:
             connection.settimeout(_PATIENCE)
@@ -203,6 +207,18 @@ class _Line:
             with contextlib.suppress(OSError, AttributeError, ValueError):  # it has just ended
                 self.say(WATCH, fd=child._popen.sentinel)
                 self._children.add(child)
+        others = our_children()
+        for pid in others - self._others:
+            self._watch(pid)
+        self._others = others
+
+    def _watch(self, pid: int) -> None:
+        with contextlib.suppress(OSError):  # it has just ended, or no system call tells when it does
+            fd = os.pidfd_open(pid)
+            try:
+                self.say(WATCH, ticket=select.POLLIN, fd=fd)
+            finally:
+                os.close(fd)
 
 
 def _say(connection: socket.socket, word: bytes, queue: int, ticket: int, fd: int | None = None) -> None:
@@ -215,12 +231,35 @@ def _close(fd: int, file: tuple[int, int] | None) -> None:
         os.close(fd)
 
 
+# By os.fork(): multiprocessing does not know these parents. The first is 0 if this process was not forked.
+_forked_by, _pid = 0, os.getpid()
+
+
+def _after_fork() -> None:
+    global _forked_by, _pid
+    _forked_by, _pid = _pid, os.getpid()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 # "ours" is the line of this process, if it has one. A dictionary, because its operations are atomic: two threads, or a
 # signal handler, may want a line at once, and only one becomes ours.
 _lines: dict[str, _Line] = {}
 
 
-def _drop(line: _Line) -> None:
+# Those of keepers that did not listen: they may only be stopped, and would end without the connection.
+_unheard: list[_Line] = []
+
+
+def _drop(line: _Line, error: OSError) -> None:
+    """Does without a keeper from now on if it is dead or does not listen. No other error is a reason: a connection that
+    is closed may be the keeper's end, and so that of the queues that it has.
+    """
+    if isinstance(error, socket.timeout):
+        _unheard.append(line)
+    elif not isinstance(error, ConnectionError):
+        return
     if _lines.get("ours") is line:
         _lines.pop("ours", None)
 
@@ -242,8 +281,8 @@ def _leave(fd: int, queue: int, ticket: int) -> bytes:
             line.say(KEEP, queue, ticket, fd)
             line.tell_children()
             return line.keeper
-        except OSError:
-            _drop(line)
+        except (ConnectionError, socket.timeout) as error:
+            _drop(line, error)
     line = _lines.setdefault("ours", _start_keeper())
     line.say(KEEP, queue, ticket, fd)
     line.tell_children()
@@ -264,8 +303,6 @@ os.register_at_fork(after_in_child=_forget_starting)
 
 
 def _start_keeper() -> _Line:
-    import subprocess
-
     address = b"\0joinq-" + os.urandom(16).hex().encode()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -275,18 +312,15 @@ def _start_keeper() -> _Line:
         listener.bind(address)
         listener.listen(128)
         fds = listener.fileno(), theirs.fileno()
-        subprocess.run(
-            [spawn.get_executable(), "-I", "-S", os.path.abspath(_keeper.__file__), *map(str, fds)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=fds,
-            start_new_session=True,
-            cwd="/",
-            check=True,
-        )
+        # Not by subprocess, which waits for a descriptor to be closed that a fork in another thread may have copied.
+        path = os.fsencode(spawn.get_executable())
+        args = ["-I", "-S", os.path.abspath(_keeper.__file__), *map(str, fds)]
+        pid = util.spawnv_passfds(path, [path, *map(os.fsencode, args)], fds)
+        with contextlib.suppress(ChildProcessError):  # the program has waited for it
+            if status := os.waitpid(pid, 0)[1]:
+                raise OSError(f"{os.fsdecode(path)!r} ends with {os.waitstatus_to_exitcode(status)}")
         return _Line(ours, address)
-    except (OSError, TypeError, subprocess.SubprocessError) as error:
+    except (OSError, TypeError) as error:
         raise OSError(f"the process that holds queues under way cannot be started: {error}") from error
     finally:
         for end in ends:
