@@ -597,6 +597,26 @@ workers.wait_dead(first)
     )
 
 
+def test_child_that_closes_all_descriptors():
+    """What had the number of its parent's sentinel is not the keeper's to hold: it ends with the program."""
+    out = run(
+        """
+import multiprocessing
+
+def send():
+    os.closerange(3, 1000)
+    assert check(pickle.loads(dropped(filled())))
+    print(keeper(), flush=True)
+
+child = multiprocessing.get_context("fork").Process(target=send)
+child.start()
+child.join()
+assert not child.exitcode
+"""
+    )
+    workers.wait_dead(int(out))
+
+
 def test_arrival_that_is_heard_before_the_sending():
     """Two processes speak by different connections, so the keeper may read the second one's first."""
     sender, senders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -28,7 +28,6 @@ from joinq._native import attach, attached, lib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from multiprocessing.process import BaseProcess
 
     from joinq._jnq import CData
 
@@ -183,12 +182,11 @@ class _Line:
         self.keeper = keeper
         self.fd = connection.detach()
         self._file = file_of(self.fd)
-        self._children: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
-        self._others: set[int] = set()
+        self._watched: set[int] = set()
         weakref.finalize(self, _close, self.fd, self._file).atexit = False
-        parent: Any = process.parent_process()
-        if parent is not None:
-            self.say(WATCH, fd=parent._sentinel)
+        parent = process.parent_process()
+        if parent is not None and parent.pid:
+            self._watch(parent.pid)
         elif os.getppid() == _forked_by:
             self._watch(_forked_by)
 
@@ -203,16 +201,13 @@ class _Line:
 
     def tell_children(self) -> None:
         """Lets the keeper watch the children: they may not be connected, and what is sent may be meant for them."""
-        for child in process._children - set(self._children):  # type: ignore[attr-defined]
-            with contextlib.suppress(OSError, AttributeError, ValueError):  # it has just ended
-                self.say(WATCH, fd=child._popen.sentinel)
-                self._children.add(child)
-        others = our_children()
-        for pid in others - self._others:
+        children = our_children() | {child.pid for child in list(process._children)}  # type: ignore[attr-defined]
+        for pid in children - self._watched:
             self._watch(pid)
-        self._others = others
+        self._watched = children
 
     def _watch(self, pid: int) -> None:
+        """By a descriptor of our own making: a sentinel's number may be something else by now."""
         with contextlib.suppress(OSError):  # it has just ended, or no system call tells when it does
             fd = os.pidfd_open(pid)
             try:
