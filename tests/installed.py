@@ -25,6 +25,13 @@ class Counted(queues.Queue):
         super().put(*args, **kwargs)
 
 
+class Bounded(queues.JoinableQueue):
+    """Another one, which finds its context itself."""
+
+    def __init__(self):
+        super().__init__(3, ctx=multiprocessing.get_context("fork"))
+
+
 class Ours(joinq.Queue):
     """A program's own queue, derived from ours."""
 

@@ -6,6 +6,7 @@ All of them: `python tests/conformance/run.py`.
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import re
 import subprocess
 import sys
@@ -88,3 +89,15 @@ def test_the_lists_are_complete_and_short(monkeypatch):
 
     assert list(broken.DEFECTS) == list(NOTICED_BY)
     assert len(not_applicable.NOT_APPLICABLE) <= 4
+
+
+def test_only_a_failure_with_the_stdlib_excuses_one(monkeypatch):
+    """A test that is skipped with the stdlib's queues, or cannot be run, says nothing about them."""
+    monkeypatch.syspath_prepend(HERE)
+    harness = importlib.import_module("run")
+    outcomes = ["failed", "passed", "skipped", "not applicable"]
+    monkeypatch.setattr(harness, "run", lambda *args: {outcome: harness.Result(outcome) for outcome in outcomes})
+    unit = harness.Unit("python", "3", "fork", "logging", [])
+    unit.results = {test: harness.Result("failed") for test in [*outcomes, "unknown"]}
+    harness.compare(unit, 60)
+    assert unit.failed() == [*outcomes[1:], "unknown"]

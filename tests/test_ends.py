@@ -507,10 +507,22 @@ def subclass_with_timeout(base):
     return WithTimeout
 
 
+def subclass_with_predicate(base):
+    """The same in other words."""
+
+    class WithTimeout(base):
+        def join(self, timeout=None):
+            with self._cond:
+                return self._cond.wait_for(self._unfinished_tasks._semlock._is_zero, timeout)
+
+    return WithTimeout
+
+
+@pytest.mark.parametrize("make", [subclass_with_timeout, subclass_with_predicate])
 @pytest.mark.parametrize("base", [joinq.JoinableQueue, multiprocessing.queues.JoinableQueue])
-def test_subclass_with_a_join_of_its_own(base):
+def test_subclass_with_a_join_of_its_own(base, make):
     """_cond and _unfinished_tasks are enough for a join() with a timeout."""
-    q = subclass_with_timeout(base)(ctx=multiprocessing.get_context("fork"))
+    q = make(base)(ctx=multiprocessing.get_context("fork"))
     assert q.join(0.01)
     q.put(1)
     assert q._unfinished_tasks.get_value() == 1

@@ -117,6 +117,19 @@ def test_a_subclass_of_the_stdlib_s_queue_stays_with_one_warning():
     q.join_thread()
 
 
+def test_a_subclass_warns_wherever_its_context_comes_from():
+    """Also if its own __init__ gives it, as is usual; and not when one is unpickled."""
+    joinq.install()
+    with pytest.warns(RuntimeWarning, match=r"installed\.Bounded .* stays the stdlib's") as said:
+        q, _ = (installed.Bounded() for _ in range(2))
+    assert [one.filename for one in said] == [installed.__file__]
+    assert not isinstance(q, joinq.Queue)
+    assert q._maxsize == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        installed.Counted.__new__(installed.Counted)
+
+
 def test_subclasses_of_ours_and_of_the_stdlib_itself_are_no_matter_of_warning():
     """Nobody wrote them who could do anything about it."""
     joinq.install()

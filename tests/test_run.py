@@ -38,15 +38,18 @@ if how == "pipe":
     raise BrokenPipeError("mine")
 '''
 
-# Its workers, a function of the main module, get and put on whatever queue multiprocessing makes.
+# Its workers, a function of the main module, put instances of its classes on whatever queue multiprocessing makes.
 WORKERS = """
 import multiprocessing
 import sys
 context = multiprocessing.get_context(sys.argv[1])
 made_at_import = context.Queue()
+class Square:
+    def __init__(self, task):
+        self.square, self.module = task * task, type(made_at_import).__module__.split(".")[0]
 def work(tasks, results):
     for task in iter(tasks.get, None):
-        results.put((task * task, type(made_at_import).__module__.split(".")[0]))
+        results.put(Square(task))
         tasks.task_done()
 if __name__ == "__main__":
     tasks, results = context.JoinableQueue(), context.Queue()
@@ -61,7 +64,7 @@ if __name__ == "__main__":
         tasks.put(None)
     for worker in workers:
         worker.join()
-    print(sum(square for square, _ in squares), {module for _, module in squares})
+    print(sum(one.square for one in squares), {one.module for one in squares})
 """
 
 

@@ -1,18 +1,23 @@
 """Programs that never heard of us: every queue that multiprocessing makes becomes ours.
 
 All ways of making one end in a call of a class of multiprocessing.queues, so that is the one place to take hold of: its
-`__new__` answers with an instance of our subclass, whose `__init__` Python then calls.
+`__new__` answers with an instance of our subclass, whose `__init__` Python then calls. The stdlib's own `__init__` is
+left to the program's subclasses.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
 import warnings
 from multiprocessing import queues, spawn
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from joinq import _queue, _report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["install", "uninstall"]
 
@@ -57,7 +62,10 @@ def install(*, on_death: str = "raise", max_deliveries: int = 3) -> None:
     global _options
     _queue.check_on_death(on_death, max_deliveries)
     _options = on_death, operator.index(max_deliveries)
-    queues.Queue.__new__ = queues.SimpleQueue.__new__ = _new  # type: ignore[method-assign]
+    for kind in (queues.Queue, queues.SimpleQueue):
+        if kind.__new__ is not _new:
+            kind.__new__ = _new  # type: ignore[method-assign]
+            kind.__init__ = _warning(kind.__init__)  # type: ignore[method-assign]
     if spawn.get_preparation_data is not _prepare:
         global _get_preparation_data
         _get_preparation_data = spawn.get_preparation_data
@@ -71,7 +79,8 @@ def uninstall() -> None:
     """
     global _options
     _options = None
-    # _new stays: Python does not forget that a class had a __new__, and would then refuse the arguments of __init__.
+    # _new stays, and so the warning: Python does not forget that a class had a __new__, and would then refuse the
+    # arguments of __init__.
     if spawn.get_preparation_data is _prepare:
         spawn.get_preparation_data = _get_preparation_data
 
@@ -79,17 +88,30 @@ def uninstall() -> None:
 def _new(cls: type, *args: Any, **kwargs: Any) -> Any:
     """The `__new__` of the stdlib's queues."""
     if _options and "ctx" in kwargs:  # without, a queue that was made elsewhere is being unpickled
-        if cls in _OURS:
-            cls = _OURS[cls]
-        elif not issubclass(cls, _queue._Shared) and cls not in _warned and not _is_stdlib(cls):
+        cls = _OURS.get(cls, cls)
+    return object.__new__(cls)
+
+
+def _warning(init: Callable[..., None]) -> Callable[..., None]:
+    """The `__init__` of the stdlib's queues, which tells of the first queue of each subclass."""
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        cls = type(self)
+        if _options and cls not in _warned and not _is_stdlib(cls):
             _warned.add(cls)
+            level, frame = 2, sys._getframe(1)
+            while frame.f_back and frame.f_code.co_filename == queues.__file__:  # JoinableQueue's calls Queue's
+                level, frame = level + 1, frame.f_back
             warnings.warn(
                 f"joinq: {cls.__module__}.{cls.__qualname__} is a subclass of multiprocessing's queue; it stays the "
                 "stdlib's, because it may use the internals. Derive it from joinq's queue, or use that.",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=level,
             )
-    return object.__new__(cls)
+        init(self, *args, **kwargs)
+
+    return __init__
 
 
 def _is_stdlib(cls: type) -> bool:

@@ -99,6 +99,14 @@ class _Condition(Lock):
             self.acquire()
         return True
 
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        """Waits, if the predicate is not true, until no task is unfinished, and returns what it is then."""
+        result = predicate()
+        if not result:
+            self.wait(timeout)
+            result = predicate()
+        return result
+
     def notify(self, n: int = 1) -> None:
         """Does nothing: task_done() wakes who waits."""
 

@@ -41,7 +41,8 @@ def run(program: str, arguments: Sequence[str], is_module: bool, report: bool = 
             message, status = error.args
             print(f"joinq: {message}", file=sys.stderr)
             return int(status)
-        sys.modules["__main__"] = main
+        # A spawned child's main module is __mp_main__, and so it is called in what it sends us.
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = main
         exec(code, main.__dict__)
     except BaseException:
         _hide()

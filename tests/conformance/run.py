@@ -202,7 +202,7 @@ def compare(unit: Unit, limit: float) -> None:
     if failed and unit.suite != "queue":
         theirs = run(unit, "stdlib", limit, failed)
         for test in failed:
-            if test in theirs and theirs[test].outcome != "passed":
+            if test in theirs and theirs[test].outcome == "failed":
                 unit.results[test].outcome = "fails with the stdlib, too"
 
 
