@@ -328,10 +328,10 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         mine: Any = None
         rc = INTERRUPTED
         try:
+            rc = _get(handle, box, deadline)
             while rc == INTERRUPTED:
+                self._idle()
                 rc = _get(handle, box, deadline)
-                if rc == INTERRUPTED:
-                    self._idle()
             if rc >= INTEGER_MIN:
                 item = rc - INTEGER_ZERO
             elif rc >= 0:
