@@ -102,6 +102,10 @@ def end_session(leader: int) -> None:
         emptied(leader, 3)
 
 
+# To import and select the tests, and to end: on a busy machine.
+BETWEEN_S = 60
+
+
 class Progress:
     """What a worker has written so far."""
 
@@ -110,6 +114,10 @@ class Progress:
         self.heard = time.monotonic()
         self.finished = False
         self._unit, self._done, self._results, self._rest = unit, done, results, ""
+
+    def is_late(self, limit: float) -> bool:
+        """Whether a test, or what comes before and after the tests, takes longer than it may."""
+        return time.monotonic() - self.heard > (limit if self.running else max(limit, BETWEEN_S))
 
     def read(self) -> bool:
         """Reads what is new. Returns whether a test has begun."""
@@ -150,7 +158,7 @@ def run_once(unit: Unit, queues: str, limit: float, only: list[str], done: dict[
         began = 0  # so much had been said before the running test
         with results.open() as file:
             progress = Progress(unit, done, file)
-            while process.poll() is None and time.monotonic() - progress.heard < limit and not stop.is_set():
+            while process.poll() is None and not progress.is_late(limit) and not stop.is_set():
                 time.sleep(0.02)
                 if progress.read():
                     began = output.stat().st_size

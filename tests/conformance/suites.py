@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
@@ -27,6 +28,15 @@ def _import(name: str) -> object:
         raise NotInstalled(str(error)) from None
 
 
+def _classes(module: object) -> Iterator[tuple[str, str]]:
+    """The names and texts of a module's classes. (inspect.getsource() would parse all of it for each class.)"""
+    source = inspect.getsource(module)
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name, "\n".join(lines[node.lineno - 1 : node.end_lineno])
+
+
 def _tests(*classes: type[unittest.TestCase]) -> Iterator[unittest.TestCase]:
     for case in classes:
         yield from map(case, unittest.defaultTestLoader.getTestCaseNames(case))
@@ -36,15 +46,12 @@ def multiprocessing_tests(method: str) -> Iterator[unittest.TestCase]:
     """The classes of test_multiprocessing_{method} that speak of queues, pools or who runs, for processes."""
     subject = re.compile("queue|pool|active_children|cpu_count|current_process|parent_process", re.IGNORECASE)
     module = _import("test._test_multiprocessing")
-    ours = [
-        name
-        for name, case in vars(module).items()
-        if inspect.isclass(case)
-        and issubclass(case, (unittest.TestCase, module.BaseTestCase))
-        and subject.search(inspect.getsource(case))
-    ]
     generated = _import("generated")
-    for name in ours:
+    for name, source in _classes(module):
+        case = getattr(module, name, None)
+        is_test = inspect.isclass(case) and issubclass(case, (unittest.TestCase, module.BaseTestCase))
+        if not is_test or not subject.search(source):
+            continue
         for generated_name in (name, "WithProcesses" + name[1:]):
             case = vars(generated).get(generated_name)
             if case is not None and issubclass(case, unittest.TestCase):
