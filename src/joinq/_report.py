@@ -23,6 +23,7 @@ from multiprocessing import reduction, util
 from typing import Any, NamedTuple
 
 from joinq import _queue
+from joinq._holders import file_of
 from joinq._native import ffi, lib
 
 _HERE = os.path.dirname(__file__)
@@ -75,15 +76,11 @@ class _Line:
     def __init__(self, fd: int) -> None:
         os.set_inheritable(fd, False)
         self._fd = fd
-        self._file = self._identity()
-
-    def _identity(self) -> tuple[int, int]:
-        status = os.fstat(self._fd)
-        return status.st_dev, status.st_ino
+        self._file = file_of(fd)
 
     def fileno(self) -> int:
         """The descriptor. Raises OSError if it is ours no more."""
-        if self._identity() != self._file:
+        if file_of(self._fd) != self._file:
             raise OSError("the program has closed a file descriptor that is not its own")
         return self._fd
 
