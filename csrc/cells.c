@@ -38,7 +38,8 @@ int cells_new(struct jnq_queue *q, const jnq_box *box, int64_t until, uint64_t *
         return rc;
     struct jnq_cell *cell = unit_at(q, *unit);
     memset(cell, 0, sizeof *cell);
-    cell->record.kind = box->kind;
+    cell->record.kind = (uint16_t)box->kind;
+    cell->record.form = (uint16_t)box->form;
     if (box->unit) {
         cell->record.extent.unit = box->unit;
         cell->record.extent.bytes = box->bytes;
@@ -55,13 +56,13 @@ void cells_push(struct jnq_queue *q, uint64_t unit)
     struct jnq_cell *cell = unit_at(q, unit);
     cell->next = load_relaxed(front);
     uint64_t lease = heap_leaser(q, unit) ? unit : 0;
-    note_step(q, NOTE_RETURN, q->owner, front, list_word(cell->next, unit), lease);
+    note_step(q, NOTE_RETURN, 1, front, list_word(cell->next, unit), lease);
 }
 
 /* The box gets what the lease holds; if its owner dies, that was one taker more. */
 static int hand_out(struct jnq_queue *q, struct jnq_cell *cell, uint64_t unit, jnq_box *box)
 {
-    int rc = record_lend(q, &cell->record, box);
+    int rc = record_lend(q, &cell->record, 0, box);
     if (rc == JNQ_CORRUPT)
         return rc;
     if (box->unit)
@@ -85,14 +86,14 @@ int cells_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
     if (q->on_death == JNQ_REDELIVER) {
         int rc = hand_out(q, cell, unit, box);
         if (rc == JNQ_LEASED)
-            note_step(q, NOTE_TAKE, q->owner, front, cell->next, unit);
+            note_step(q, NOTE_TAKE, 1, front, cell->next, unit);
         return rc;
     }
-    int rc = record_unpack(q, &cell->record, box);
+    int rc = record_unpack(q, &cell->record, 0, box);
     if (rc == JNQ_CORRUPT)
         return rc;
     heap_own(q, unit);
-    note_step(q, NOTE_TAKE, q->owner, front, cell->next, 0);
+    note_step(q, NOTE_TAKE, 1, front, cell->next, 0);
     *freed = unit;
     return rc;
 }
@@ -100,14 +101,14 @@ int cells_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed)
 int cells_lease(struct jnq_queue *q, const struct jnq_record *record, int64_t until, jnq_box *box)
 {
     uint64_t unit;
-    int rc = record_lend(q, record, box);
+    int rc = record_lend(q, record, q->sh->head.off, box);
     if (rc == JNQ_CORRUPT)
         return rc;
     rc = cells_new(q, box, until, &unit);
     if (rc)
         return rc;
     struct jnq_cell *cell = unit_at(q, unit);
-    cell->record.number = record->number;
+    cell->record.number = load_relaxed(&q->sh->takes);
     return hand_out(q, cell, unit, box);
 }
 
@@ -121,7 +122,7 @@ void cells_finish(struct jnq_queue *q, uint64_t unit, uint32_t owner)
 {
     uint64_t *dones = &q->sh->dones;
     struct jnq_proc *proc = procs_entry(q, owner);
-    note_step(q, NOTE_FINISH, owner, dones, load_relaxed(dones) + 1, unit); /* R3 */
+    note_step_of(q, NOTE_FINISH, owner, dones, load_relaxed(dones) + 1, unit); /* R3 */
     if (proc)
         add_sc(&proc->dones, 1);
 }
@@ -261,14 +262,14 @@ int cells_letter(struct jnq_queue *q, uint64_t *cursor, jnq_letter *out)
     if (!list_length(word))
         return JNQ_EMPTY;
     struct jnq_cell *cell = first_cell(q, word);
-    if (!cell || record_lend(q, &cell->record, &box) == JNQ_CORRUPT)
+    if (!cell || record_lend(q, &cell->record, 0, &box) == JNQ_CORRUPT)
         return JNQ_CORRUPT;
     *cursor = list_length(cell->next) ? cell->next : list_unit(-(uint64_t)1);
     memset(out, 0, sizeof *out);
     out->payload = box.payload;
     out->bytes = box.bytes;
     out->number = cell->record.number;
-    out->integer = box.kind == JNQ_INTEGER;
+    out->form = (uint32_t)box.form;
     out->deaths = cell->deaths;
     uint32_t known = cell->deaths < JNQ_LETTER_DEATHS ? cell->deaths : JNQ_LETTER_DEATHS;
     for (uint32_t i = 0; i < known; i++) {

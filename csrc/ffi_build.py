@@ -52,6 +52,19 @@ PREAMBLE = """
 
 #include "gil.h"
 #include "jnq.h"
+#include "python/objects.h"
+
+/* What cffi makes is one part of the module; objects.c adds the other. */
+PyMODINIT_FUNC make_cffi_part(void);
+PyMODINIT_FUNC PyInit__jnq(void);
+PyMODINIT_FUNC PyInit__jnq(void)
+{
+    PyObject *module = make_cffi_part();
+    if (module && objects_add(module))
+        Py_CLEAR(module);
+    return module;
+}
+#define PyInit__jnq make_cffi_part
 
 static void *give_up(void) { return PyEval_SaveThread(); }
 static void take_back(void *state) { PyEval_RestoreThread(state); }
@@ -110,9 +123,10 @@ compile_args, link_args = flags()
 ffibuilder.set_source(
     "joinq._jnq",
     PREAMBLE,
-    sources=[f"csrc/{name}.c" for name in SOURCES],
+    sources=[f"csrc/{name}.c" for name in (*SOURCES, "python/objects")],
+    py_limited_api=False,  # objects.c looks into objects
     include_dirs=["csrc"],
-    depends=[f"csrc/{path.name}" for path in HERE.glob("*.h")],
+    depends=[f"csrc/{path.relative_to(HERE)}" for path in HERE.rglob("*.h")],
     extra_compile_args=compile_args,
     extra_link_args=link_args,
 )

@@ -16,6 +16,11 @@ static uint64_t first_pos(struct jnq_queue *q, uint64_t block)
     return off_of(q, unit_at(q, block)) + sizeof(struct jnq_block);
 }
 
+/* An item: its record's position, its offset there, its number. */
+struct place {
+    uint64_t pos, off, number;
+};
+
 /* Where the last record, a JNQ_END, can be. */
 static uint64_t last_pos(struct jnq_queue *q, uint64_t block)
 {
@@ -75,11 +80,11 @@ static int extend(struct jnq_queue *q, int64_t until)
     return JNQ_OK;
 }
 
-int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
-              int64_t until)
+int fifo_push(struct jnq_queue *q, const struct fifo_load *load, int64_t until)
 {
     struct jnq_shared *sh = q->sh;
-    uint32_t inline_bytes = kind == JNQ_EXTENT ? 0 : (uint32_t)bytes;
+    bool is_inline = load->kind != JNQ_EXTENT;
+    uint32_t inline_bytes = is_inline ? (uint32_t)load->bytes : 0;
     uint64_t size = record_room(inline_bytes);
     if (!lies_in(q, sh->tail.block, sh->tail.pos) || sh->tail.end != last_pos(q, sh->tail.block))
         return JNQ_CORRUPT;
@@ -91,23 +96,37 @@ int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint
     struct jnq_record *record = at(q, sh->tail.pos);
     uint64_t number = load_relaxed(&sh->puts); /* only the holder of the lock writes it */
     record->number = number;
-    record->kind = kind;
+    record->kind = (uint16_t)load->kind;
+    record->form = load->form;
     record->inline_bytes = inline_bytes;
-    if (kind == JNQ_EXTENT) {
-        record->extent.unit = unit;
-        record->extent.bytes = bytes;
+    if (is_inline) {
+        record_gather(record->payload, load->pieces, load->n);
     } else {
-        memcpy(record->payload, payload, bytes);
+        record->extent.unit = load->unit;
+        record->extent.bytes = load->bytes;
     }
     counts_before_put(q);
-    store_sc(&sh->puts, number + 1); /* R1, pairs with A1 in fifo_pop */
+    store_sc(&sh->puts, number + record_items(record)); /* R1, pairs with A1 in fifo_next */
     sh->tail.pos += size;
     return JNQ_OK;
 }
 
-bool fifo_room(struct jnq_queue *q) { return !q->maxsize || counts_queued(q) < q->maxsize; /* A2 */ }
+uint64_t fifo_room(struct jnq_queue *q)
+{
+    if (!q->maxsize)
+        return UINT64_MAX;
+    uint64_t queued = counts_queued(q); /* A2 */
+    return queued < q->maxsize ? q->maxsize - queued : 0;
+}
 
 /* --- the head ------------------------------------------------------------------------------------------ */
+
+/* True if a record that can be believed lies there, within its block. */
+static bool is_whole(struct jnq_queue *q, uint64_t block, uint64_t pos)
+{
+    const struct jnq_record *record = at(q, pos);
+    return record_well_formed(record) && record_size(record) <= last_pos(q, block) - pos;
+}
 
 int fifo_next(struct jnq_queue *q, struct jnq_record **next_record, uint64_t *freed)
 {
@@ -133,29 +152,92 @@ int fifo_next(struct jnq_queue *q, struct jnq_record **next_record, uint64_t *fr
         heap_own(q, old); /* before it is unlinked: so that it is freed if we die */
         store_rel(&head->block, next);
         head->pos = first_pos(q, head->block);
+        head->off = 0;
         record = at(q, head->pos);
         *freed = old;
     }
     *next_record = record;
-    bool whole = record_well_formed(record) && record_size(record) <= last_pos(q, head->block) - head->pos;
-    return whole && record->number == number ? JNQ_OK : JNQ_CORRUPT;
+    return is_whole(q, head->block, head->pos) && number - record->number < record_items(record) ? JNQ_OK : JNQ_CORRUPT;
+}
+
+/* The place behind an item. */
+static void go_on(struct place *place, const struct jnq_record *record)
+{
+    place->number++;
+    place->off = record_after(record, place->off);
+    if (place->number - record->number < record_items(record))
+        return;
+    place->pos += record_size(record);
+    place->off = 0;
+}
+
+/* Takes all items from the head to the place. */
+static void step_to(struct jnq_queue *q, const struct place *place, uint64_t lease)
+{
+    struct jnq_shared *sh = q->sh;
+    note_step(q, NOTE_TAKE, place->number - load_relaxed(&sh->takes), &sh->takes, place->number, lease); /* R2 */
+    sh->head.pos = place->pos;
+    sh->head.off = place->off;
+}
+
+static struct place head_place(struct jnq_queue *q)
+{
+    struct jnq_head *head = &q->sh->head;
+    return (struct place){head->pos, head->off, load_relaxed(&q->sh->takes)};
 }
 
 void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t lease)
 {
-    struct jnq_shared *sh = q->sh;
-    uint64_t size = record_size(record);
-    note_step(q, NOTE_TAKE, q->owner, &sh->takes, load_relaxed(&sh->takes) + 1,
-              lease); /* R2, pairs with A2 in fifo_room */
-    sh->head.pos += size;
+    struct place place = head_place(q);
+    go_on(&place, record);
+    step_to(q, &place, lease); /* pairs with A2 in fifo_room */
+}
+
+/* The item of an inline record as it stands in a batch: its header, and its payload, or NULL if it is none. */
+static const char *packed_at(const struct jnq_record *record, uint64_t off, jnq_packed *header)
+{
+    if (record->kind != JNQ_CHUNK) {
+        *header = (jnq_packed){record->inline_bytes, record->form};
+        return record->kind == JNQ_INLINE ? record->payload : NULL;
+    }
+    const jnq_packed *item = record_at(record, off);
+    if (!item)
+        return NULL;
+    *header = *item;
+    return (const char *)(item + 1);
+}
+
+uint64_t fifo_step_batch(struct jnq_queue *q, char *batch, uint64_t room, uint64_t most)
+{
+    struct jnq_head *head = &q->sh->head;
+    struct place place = head_place(q);
+    uint64_t first = place.number, puts = load_relaxed(&head->puts_seen);
+    if (puts - first > most)
+        puts = first + most;
+    while (place.number < puts && is_whole(q, head->block, place.pos)) {
+        const struct jnq_record *record = at(q, place.pos);
+        jnq_packed header;
+        const char *payload = packed_at(record, place.off, &header);
+        if (!payload || record_packed(header.bytes) > room || place.number - record->number >= record_items(record))
+            break;
+        memcpy(batch, &header, sizeof header);
+        memcpy(batch + sizeof header, payload, header.bytes);
+        batch += record_packed(header.bytes);
+        room -= record_packed(header.bytes);
+        go_on(&place, record);
+    }
+    if (place.number != first)
+        step_to(q, &place, 0);
+    return place.number - first;
 }
 
 /* --- walking, after a death or to check ------------------------------------------------------------------- */
 
-/* A position in the chain of blocks. Everything is looked at before it is followed: after foreign writes the walk
+/* A record in the chain of blocks. Everything is looked at before it is followed: after foreign writes the walk
  * ends, it does not crash. */
 struct walk {
-    uint64_t block, pos, number;
+    uint64_t block, pos;
+    uint64_t number; /* of its first item */
 };
 
 static bool walk_enter(struct jnq_queue *q, struct walk *w, uint64_t block)
@@ -175,7 +257,8 @@ static bool walk_from(struct jnq_queue *q, struct walk *w, uint64_t block)
     return true;
 }
 
-/* The record numbered w->number, which exists; enters its block if that is the next one. NULL if broken. */
+/* The record that begins with item w->number, which exists; enters its block if that is the next one. NULL if broken.
+ */
 static struct jnq_record *walk_record(struct jnq_queue *q, struct walk *w)
 {
     struct jnq_record *record = at(q, w->pos);
@@ -188,27 +271,29 @@ static struct jnq_record *walk_record(struct jnq_queue *q, struct walk *w)
             return NULL;
         record = at(q, w->pos);
     }
-    if (!record_well_formed(record) || record->number != w->number ||
-        w->pos + record_size(record) > last_pos(q, w->block))
-        return NULL;
-    return record;
+    return record->number == w->number && is_whole(q, w->block, w->pos) ? record : NULL;
 }
 
 static void walk_past(struct walk *w, const struct jnq_record *record)
 {
     w->pos += record_size(record);
-    w->number++;
+    w->number += record_items(record);
 }
 
-/* From the start of `block` to where the record numbered `number` is or will be. */
-static bool walk_to(struct jnq_queue *q, struct walk *w, uint64_t block, uint64_t number)
+/* From the start of `block` to the record that holds, or will begin with, item `number`; *off is where in it. */
+static bool walk_to(struct jnq_queue *q, struct walk *w, uint64_t block, uint64_t number, uint64_t *off)
 {
+    *off = 0;
     if (!walk_from(q, w, block))
         return false;
     while (w->number < number) {
         struct jnq_record *record = walk_record(q, w);
         if (!record)
             return false;
+        if (number - w->number < record_items(record)) {
+            *off = record_off(record, number - w->number);
+            return *off != UINT64_MAX;
+        }
         walk_past(w, record);
     }
     return w->number == number;
@@ -218,7 +303,8 @@ int fifo_repair_tail(struct jnq_queue *q)
 {
     struct jnq_tail *tail = &q->sh->tail;
     struct walk w;
-    if (!walk_to(q, &w, tail->block, load_acq(&q->sh->puts)))
+    uint64_t off;
+    if (!walk_to(q, &w, tail->block, load_acq(&q->sh->puts), &off) || off)
         return JNQ_CORRUPT;
     tail->block = w.block;
     tail->pos = w.pos;
@@ -230,13 +316,15 @@ int fifo_repair_head(struct jnq_queue *q)
 {
     struct jnq_head *head = &q->sh->head;
     struct walk w;
+    uint64_t off;
     store_relaxed(&head->puts_seen, load_relaxed(&q->sh->takes));
     if (load_relaxed(&q->sh->cut))
         return JNQ_OK; /* never used again */
-    if (!walk_to(q, &w, head->block, load_relaxed(&q->sh->takes)))
+    if (!walk_to(q, &w, head->block, load_relaxed(&q->sh->takes), &off))
         return JNQ_CORRUPT;
     head->block = w.block;
     head->pos = w.pos;
+    head->off = off;
     return JNQ_OK;
 }
 
@@ -244,7 +332,8 @@ bool fifo_each(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint64_t u
 {
     struct jnq_shared *sh = q->sh;
     struct walk w;
-    if (!walk_to(q, &w, sh->head.block, load_relaxed(&sh->takes)))
+    uint64_t off;
+    if (!walk_to(q, &w, sh->head.block, load_relaxed(&sh->takes), &off))
         return false;
     uint64_t puts = load_acq(&sh->puts), block = w.block;
     while (w.number < puts) {
@@ -268,13 +357,13 @@ bool fifo_each(struct jnq_queue *q, bool (*visit)(struct jnq_queue *, uint64_t u
 int fifo_check(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
-    uint64_t puts = load_acq(&sh->puts), takes = load_acq(&sh->takes);
+    uint64_t puts = load_acq(&sh->puts), takes = load_acq(&sh->takes), off;
     struct walk w;
     if (takes > puts || load_acq(&sh->dones) > puts)
         return 1;
     if (load_relaxed(&sh->cut))
         return 0;
-    if (!walk_to(q, &w, sh->head.block, takes) || w.pos != sh->head.pos)
+    if (!walk_to(q, &w, sh->head.block, takes, &off) || w.pos != sh->head.pos || off != sh->head.off)
         return 2;
     while (w.number < puts) {
         struct jnq_record *record = walk_record(q, &w);

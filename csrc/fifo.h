@@ -5,7 +5,7 @@
  *
  * Ordering
  *   R1 commit in fifo_push -> A1 in fifo_next: the record, the blocks up to it, and the payload's extent
- *   R2 commit in fifo_step -> A2 in fifo_room: nothing but the number (blocks pass through the heap's lock)
+ *   R2 commit in fifo_step, fifo_step_batch -> A2 in fifo_room: nothing but the number (blocks pass through the heap's lock)
  *
  * Life of a block: allocated and filled by a put, linked behind the last one by `next` and a JNQ_END record,
  * unlinked when a get finds that record, freed by that get after it released the head lock.
@@ -14,7 +14,7 @@
  * from number to number or to a shorter list, so it ends. The answer is JNQ_CORRUPT.
  *
  * Death: fifo_repair_tail() and fifo_repair_head() walk the records from tail.block and head.block and so find
- * tail.pos and head.pos; they are called by whoever takes the lock from a dead owner. */
+ * tail.pos, head.pos and head.off; they are called by whoever takes the lock from a dead owner. */
 #ifndef JNQ_FIFO_H
 #define JNQ_FIFO_H
 
@@ -23,21 +23,33 @@
 /* For the creator: the first block. Returns JNQ_OK or JNQ_NO_MEMORY. */
 int fifo_init(struct jnq_queue *q);
 
-/* Appends a record with a copy of the payload (JNQ_INLINE: at most JNQ_INLINE_BYTES; JNQ_INTEGER: 8), or one that
- * refers to the extent `unit` that holds it (JNQ_EXTENT). Takes effect at R1. Returns JNQ_OK, JNQ_INTERRUPTED (the
- * heap's lock is busy), JNQ_CORRUPT or JNQ_NO_MEMORY. */
-int fifo_push(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
-              int64_t until);
+/* What a put appends: one record. */
+struct fifo_load {
+    enum jnq_kind kind;
+    uint16_t form;           /* JNQ_CHUNK: how many items it holds */
+    const jnq_piece *pieces; /* of the payload */
+    uint64_t n;
+    uint64_t bytes; /* all of them; without an extent, at most JNQ_INLINE_BYTES */
+    uint64_t unit;  /* JNQ_EXTENT: where they have been copied to */
+};
 
-/* True if fewer than maxsize items are queued. Tail lock. */
-bool fifo_room(struct jnq_queue *q);
+/* Appends a record with a copy of the payload, or one that refers to the extent that holds it. Takes effect at R1.
+ * Returns JNQ_OK, JNQ_INTERRUPTED (the heap's lock is busy), JNQ_CORRUPT or JNQ_NO_MEMORY. */
+int fifo_push(struct jnq_queue *q, const struct fifo_load *load, int64_t until);
 
-/* Finds the record that is to be taken next. *freed is a run that the caller must heap_free() after it released the
- * lock, or 0. Returns JNQ_OK, JNQ_EMPTY or JNQ_CORRUPT. */
+/* How many items may be added. Tail lock. */
+uint64_t fifo_room(struct jnq_queue *q);
+
+/* Finds the record that holds the item to be taken next, which begins there at head.off. *freed is a run that the
+ * caller must heap_free() after it released the lock, or 0. Returns JNQ_OK, JNQ_EMPTY or JNQ_CORRUPT. */
 int fifo_next(struct jnq_queue *q, struct jnq_record **record, uint64_t *freed);
 
-/* Takes it; `lease` is the cell it was copied to, or 0. Takes effect at R2. */
+/* Takes that item; `lease` is the cell it was copied to, or 0. Takes effect at R2. */
 void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t lease);
+
+/* After fifo_next(): takes up to `most` items from there to the end of the block, in one step, as long as they fit into
+ * the room, and copies them there, packed. None from an extent. Takes effect at R2. Returns how many. */
+uint64_t fifo_step_batch(struct jnq_queue *q, char *batch, uint64_t room, uint64_t most);
 
 /* Calls `visit` for the blocks from the head's to the tail's, and the extents of the records not yet taken. The next
  * run is known before `visit` gets one, which may free it. False if the chain is broken or a visit says so. Both

@@ -51,16 +51,30 @@ enum jnq_on_death {
     JNQ_REDELIVER = 2, /* they go back to the front of the queue, or to the dead letters */
 };
 
-/* How a record holds an item: its payload follows, lies in an extent, or is an integer. JNQ_END is none. */
-enum jnq_kind { JNQ_INLINE = 1, JNQ_EXTENT = 2, JNQ_END = 3, JNQ_INTEGER = 4 };
+/* How a record holds an item: its payload follows, lies in an extent, or it is one of several. JNQ_END holds none. */
+enum jnq_kind { JNQ_INLINE = 1, JNQ_EXTENT = 2, JNQ_END = 3, JNQ_CHUNK = 4 };
+
+/* What the payload of an item is. The core looks only at the lengths of those that have a fixed one. */
+enum jnq_form {
+    JNQ_PICKLE = 0,
+    JNQ_INTEGER = 1, /* int64_t */
+    JNQ_FLOAT = 2,   /* double */
+    JNQ_NONE = 3,    /* nothing */
+    JNQ_FALSE = 4,
+    JNQ_TRUE = 5,
+    JNQ_BYTES = 6,
+    JNQ_UCS1 = 7, /* text: one, two or four bytes a character */
+    JNQ_UCS2 = 8,
+    JNQ_UCS4 = 9,
+    JNQ_PARCEL = 10, /* a pickle and its buffers: see python/objects.c */
+    JNQ_FORMS = 11,
+};
 
 enum jnq_wait { JNQ_IN_GET = 0, JNQ_IN_PUT = 1, JNQ_IN_JOIN = 2 };
 
 #define JNQ_NOW 0
 #define JNQ_FOREVER 0x7fffffffffffffff
-#define JNQ_INTEGER_ZERO 0x4000000000000000 /* how jnq_get() answers the integer 0 */
-#define JNQ_INTEGER_MIN 0x2000000000000000  /* no smaller answer is an integer */
-#define JNQ_INLINE_BYTES 8176               /* longest payload that is copied instead of lent */
+#define JNQ_INLINE_BYTES 8176 /* longest payload that is copied instead of lent */
 
 #define JNQ_NAME_BYTES 48   /* room for a process's name, with its final zero */
 #define JNQ_LETTER_DEATHS 3 /* so many deaths are remembered of a task */
@@ -77,8 +91,21 @@ typedef struct {
     jnq_queue *queue;    /* whose */
     uint32_t fork;       /* of the process that took it */
     uint32_t kind;       /* enum jnq_kind, of the record it came in */
+    uint64_t form;       /* enum jnq_form */
     char copy[8176];
 } jnq_box;
+
+/* A part of a payload. */
+typedef struct {
+    const char *start;
+    uint64_t bytes;
+} jnq_piece;
+
+/* An item of a batch: this, and so many bytes of payload, padded to a multiple of 8. */
+typedef struct {
+    uint32_t bytes;
+    uint32_t form;
+} jnq_packed;
 
 /* A consistent-enough copy of the queue's counters, for people. */
 typedef struct {
@@ -117,7 +144,7 @@ typedef struct {
     const char *payload; /* in the segment, as long as the handle lives */
     uint64_t bytes;
     uint64_t number;     /* of the task */
-    uint32_t integer;    /* 1: the payload is an int64_t and not a pickle */
+    uint32_t form;       /* enum jnq_form */
     uint32_t deaths;     /* takers that it has killed */
     uint32_t pid[3];     /* the last of them, oldest first; 0: none */
     uint64_t time_ms[3]; /* when they were found dead, milliseconds since the epoch */
@@ -158,24 +185,42 @@ int jnq_fileno(jnq_queue *q);
 /* A random number that tells the queue from all others, whatever became of their files. */
 uint64_t jnq_id(jnq_queue *q);
 
+/* In the child of a fork, while it has no other thread: lets the handle use another mapping, and unmaps the old one but
+ * for these n ranges of pages, in order; they get private copies of what they hold. Returns 0 or an errno (then the
+ * ranges are still shared). */
+int jnq_move(jnq_queue *q, const jnq_piece *pages, uint64_t n);
+
 /* Leaves the queue, closes fd and frees the handle, as soon as no box holds a JNQ_LARGE payload that was lent through
  * it. Leases go back to the queue. Requires that nobody uses the handle afterwards. In the child of a fork only the
  * child's view ends. */
 void jnq_detach(jnq_queue *q);
 
-/* Appends one item; the payload is copied. Takes effect at R1 in fifo.c: before it nothing happened,
+/* Appends one item, a pickle; the payload is copied. Takes effect at R1 in fifo.c: before it nothing happened,
  * after it everything did. Returns JNQ_OK, JNQ_FULL, JNQ_SHUTDOWN, JNQ_INTERRUPTED, JNQ_CORRUPT,
  * JNQ_CROWDED or JNQ_NO_MEMORY (the queue is as before). Blocks only while the queue is full. */
 int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline);
 
-/* The same for an item that is an integer from -JNQ_INTEGER_MIN to JNQ_INTEGER_MIN, without a payload. */
+/* The same for an integer. */
 int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline);
 
+/* The same for any form, its payload in pieces: they are copied one after the other. */
+int jnq_put_pieces(jnq_queue *q, int form, const jnq_piece *pieces, uint64_t n, int64_t deadline);
+
+/* Appends a batch of n items in their order: `batch` begins with a jnq_packed; each takes at most JNQ_INLINE_BYTES with
+ * its header and padding. Takes effect item by item or several at a time, and counts them in *put as soon as they are
+ * in, also when the answer is not JNQ_OK. Returns as jnq_put(), JNQ_FULL and JNQ_SHUTDOWN also after a part of them. */
+int jnq_put_batch(jnq_queue *q, const char *batch, uint64_t n, uint64_t *put, int64_t deadline);
+
 /* Takes the oldest item into *box. Takes effect at R2 in fifo.c. Returns the length of the payload (>= 0), which was
- * copied; or JNQ_INTEGER_ZERO + value; or JNQ_LARGE (then jnq_release() must follow); with JNQ_REDELIVER always
- * JNQ_LEASED instead; or JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED,
+ * copied; or JNQ_LARGE (then jnq_release() must follow); with JNQ_REDELIVER always JNQ_LEASED instead; or JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED,
  * JNQ_NO_MEMORY. Blocks only while the queue is empty. */
 int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
+
+/* Takes up to `most` of the oldest items into `batch`, packed as jnq_put_batch() wants them and in one step, as long as
+ * they fit into `room` bytes and none is in an extent or was given back. Not with JNQ_REDELIVER. Returns how many (> 0);
+ * or 0 if the next item can only be taken with jnq_get(); or as jnq_get() what is not a length. Blocks only while the
+ * queue is empty. */
+int64_t jnq_get_batch(jnq_queue *q, char *batch, uint64_t room, uint64_t most, int64_t deadline);
 
 /* Ends the use of what the box holds, but no lease; an empty box is allowed. Never blocks on another process's work.
  * In the child of a fork that came after the get, it only empties the box. */
@@ -194,7 +239,7 @@ int jnq_unlease(jnq_queue *q, uint64_t lease, uint64_t number);
 void jnq_await(jnq_box *box);
 
 /* Makes a box that jnq_unget() takes of a payload of at most JNQ_INLINE_BYTES that this process had taken. */
-void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes);
+void jnq_rebox(jnq_queue *q, jnq_box *box, int form, const char *payload, uint64_t bytes);
 
 /* Reports n >= 1 tasks done; all or none. Returns JNQ_OK or JNQ_TOO_MANY_DONE. Never blocks. Not with
  * JNQ_REDELIVER. */

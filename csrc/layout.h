@@ -24,7 +24,7 @@
  *   tail.block     put                tail lock  plain          old value: the walk follows `next`
  *   puts           put                tail lock  sc R1 / acq    none: the one step of a put
  *   joining        join, put          none       sc             a hint; costs a load until cleared
- *   head.pos       get                head lock  plain          fifo_repair_head derives it from head.block
+ *   head.pos, .off get                head lock  plain          fifo_repair_head derives them from head.block
  *   head.block     get                head lock  plain          old value: the walk follows `next`
  *   head.puts_seen get                head lock  plain          a lower bound of puts; may lag
  *   head.front     get, unget,        head lock  sc             none: the one step of an unget or its get, or of
@@ -53,8 +53,8 @@
  *
  * Invariants (jnq_check() evaluates them with all locks held)
  *   I1  takes <= puts, and dones <= puts
- *   I2  from head.block at `takes` to tail.block at `puts` the blocks hold records numbered without a gap,
- *       and head.pos, tail.pos are where that walk begins and ends
+ *   I2  from head.block at `takes` to tail.block at `puts` the blocks hold items numbered without a gap,
+ *       and head.pos and .off, tail.pos are where that walk begins and ends
  *   I3  the runs of the unit map tile the heap
  *   I4  every block, extent and front cell that can be reached is one used run, reached once
  *   I5  every used run that cannot be reached belongs to a process of the table
@@ -76,7 +76,7 @@
 #include "jnq.h"
 
 #define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
-#define JNQ_FORMAT 4u
+#define JNQ_FORMAT 5u
 
 #define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
@@ -109,7 +109,8 @@ struct jnq_note {
 struct jnq_head {
     pthread_mutex_t lock;
     uint64_t block;     /* unit of the block that is read from */
-    uint64_t pos;       /* the record numbered `takes` */
+    uint64_t pos;       /* the record that holds item number `takes` */
+    uint64_t off;       /* where that begins in the payload of a JNQ_CHUNK; else 0 */
     uint64_t puts_seen; /* never more than puts */
     uint64_t front;     /* front list: unit of its first cell, and in the upper LIST_BITS its length; 0: empty */
     uint64_t dead;      /* dead letters: the same */
@@ -232,12 +233,12 @@ struct jnq_block {
 /* A record begins on a cache line and takes whole lines. Written before R1 by the one put that holds the
  * tail lock, read after it by the one get that holds the head lock; never changed in between. */
 struct jnq_record {
-    uint64_t number;
-    uint32_t kind;
-    uint32_t inline_bytes; /* JNQ_INLINE, JNQ_INTEGER (8) */
+    uint64_t number; /* of its first item */
+    uint16_t kind;
+    uint16_t form; /* of its item; JNQ_CHUNK: how many items it holds */
+    uint32_t inline_bytes;
     union {
-        char payload[LINE_BYTES - 16]; /* JNQ_INLINE; goes on in the following lines */
-        int64_t integer;               /* JNQ_INTEGER */
+        char payload[LINE_BYTES - 16]; /* JNQ_INLINE, JNQ_CHUNK (jnq_packed); goes on in the following lines */
         struct {
             uint64_t unit;
             uint64_t bytes;

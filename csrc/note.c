@@ -19,7 +19,8 @@ static void follow(struct jnq_queue *q, const struct jnq_note *note)
         store_relaxed(&proc->takes, note->takes);
 }
 
-void note_step(struct jnq_queue *q, enum note_kind kind, uint32_t owner, uint64_t *word, uint64_t value, uint64_t unit)
+static void step(struct jnq_queue *q, enum note_kind kind, uint32_t owner, uint64_t n, uint64_t *word, uint64_t value,
+                 uint64_t unit)
 {
     if (q->on_death == JNQ_IGNORE) {
         store_sc(word, value);
@@ -31,13 +32,24 @@ void note_step(struct jnq_queue *q, enum note_kind kind, uint32_t owner, uint64_
     note->word = (uint64_t)((char *)word - q->base);
     note->value = value;
     note->unit = unit;
-    note->takes = (proc ? proc->takes : 0) + (kind == NOTE_TAKE) - (kind == NOTE_RETURN);
+    note->takes = (proc ? proc->takes : 0) + (kind == NOTE_TAKE ? n : 0) - (kind == NOTE_RETURN ? n : 0);
     store_rel(&note->kind, kind);
     if (unit && kind == NOTE_TAKE)
         heap_lease(q, unit, owner); /* before the step, so that the task is always somewhere */
     store_sc(word, value);
     follow(q, note);
     store_rel(&note->kind, 0);
+}
+
+void note_step(struct jnq_queue *q, enum note_kind kind, uint64_t n, uint64_t *word, uint64_t value, uint64_t unit)
+{
+    step(q, kind, q->owner, n, word, value, unit);
+}
+
+void note_step_of(struct jnq_queue *q, enum note_kind kind, uint32_t owner, uint64_t *word, uint64_t value,
+                  uint64_t unit)
+{
+    step(q, kind, owner, 1, word, value, unit);
 }
 
 void note_repair(struct jnq_queue *q)

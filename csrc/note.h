@@ -27,8 +27,12 @@ enum note_kind {
     NOTE_FINISH,   /*                                yes               no */
 };
 
-/* Takes the step for a task of the owner: stores the value into the word. Requires the head lock. */
-void note_step(struct jnq_queue *q, enum note_kind kind, uint32_t owner, uint64_t *word, uint64_t value, uint64_t unit);
+/* Takes the step for n tasks of ours: stores the value into the word. Requires the head lock. */
+void note_step(struct jnq_queue *q, enum note_kind kind, uint64_t n, uint64_t *word, uint64_t value, uint64_t unit);
+
+/* The same for one task of any owner. */
+void note_step_of(struct jnq_queue *q, enum note_kind kind, uint32_t owner, uint64_t *word, uint64_t value,
+                  uint64_t unit);
 
 /* For who took the lock over from a dead owner. */
 void note_repair(struct jnq_queue *q);

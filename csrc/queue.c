@@ -141,6 +141,8 @@ void jnq_depart(jnq_queue *q, int failed)
         cas_sc(&q->me->exit, &none, failed ? EXIT_FAILED : EXIT_CLEAN);
 }
 
+int jnq_move(jnq_queue *q, const jnq_piece *pages, uint64_t n) { return segment_move(q, pages, n); }
+
 int jnq_on_death(jnq_queue *q) { return (int)q->on_death; }
 
 int jnq_fileno(jnq_queue *q) { return segment_fd(q); }
@@ -266,104 +268,174 @@ static bool too_late(int64_t rc, int64_t deadline)
 
 /* --- put ------------------------------------------------------------------------------------------------- */
 
-static int push_measured(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
-                         int64_t until)
+/* What a put brings: one record, or a batch to make JNQ_CHUNKs of. */
+struct put {
+    struct fifo_load load;
+    const char *batch;
+    uint64_t rest;  /* items of the batch that are not in */
+    uint64_t *done; /* counts those that are */
+};
+
+/* As many items as fit into one record, and are not more than `most`. */
+static struct fifo_load chunk_of(const char *batch, uint64_t most, jnq_piece *piece)
 {
-    struct jnq_figures *figures = &q->sh->figures;
-    uint64_t backlog = counts_queued(q) + 1;
-    int rc = fifo_push(q, kind, payload, bytes, unit, until);
-    if (rc)
-        return rc;
-    store_relaxed(&figures->bytes, figures->bytes + bytes);
-    if (figures->backlog < backlog)
-        store_relaxed(&figures->backlog, backlog);
-    return JNQ_OK;
+    struct fifo_load load = {.kind = JNQ_CHUNK, .pieces = piece, .n = 1};
+    if (most > UINT16_MAX)
+        most = UINT16_MAX;
+    while (load.form < most) {
+        jnq_packed item;
+        memcpy(&item, batch + load.bytes, sizeof item);
+        if (load.bytes + record_packed(item.bytes) > JNQ_INLINE_BYTES)
+            break;
+        load.bytes += record_packed(item.bytes);
+        load.form++;
+    }
+    *piece = (jnq_piece){batch, load.bytes};
+    return load;
 }
 
-/* One attempt: JNQ_FULL if there is no room now. */
-static int try_put(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, uint64_t unit,
-                   int64_t until)
+static int push_batch(struct jnq_queue *q, struct put *put, uint64_t room, int64_t until)
+{
+    jnq_piece piece;
+    while (put->rest && room) {
+        struct fifo_load load = chunk_of(put->batch, put->rest < room ? put->rest : room, &piece);
+        int rc = fifo_push(q, &load, until);
+        if (rc)
+            return rc;
+        put->batch += load.bytes;
+        put->load.bytes += load.bytes;
+        put->rest -= load.form;
+        *put->done += load.form;
+        room -= load.form;
+    }
+    return put->rest ? JNQ_FULL : JNQ_OK;
+}
+
+static int push_some(struct jnq_queue *q, struct put *put, int64_t until)
+{
+    uint64_t room = fifo_room(q);
+    if (!room)
+        return JNQ_FULL;
+    return put->batch ? push_batch(q, put, room, until) : fifo_push(q, &put->load, until);
+}
+
+static int push_measured(struct jnq_queue *q, struct put *put, int64_t until)
+{
+    struct jnq_figures *figures = &q->sh->figures;
+    uint64_t before = counts_queued(q), puts = load_relaxed(&q->sh->puts);
+    if (put->batch)
+        put->load.bytes = 0;
+    int rc = push_some(q, put, until);
+    uint64_t items = load_relaxed(&q->sh->puts) - puts;
+    if (!items)
+        return rc;
+    store_relaxed(&figures->bytes, figures->bytes + put->load.bytes);
+    if (figures->backlog < before + items)
+        store_relaxed(&figures->backlog, before + items);
+    return rc;
+}
+
+/* One attempt: JNQ_FULL if there is no room now, or not for all of a batch. */
+static int try_put(struct jnq_queue *q, struct put *put, int64_t until)
 {
     struct jnq_shared *sh = q->sh;
     event_alert(&sh->items);
     int rc = recover_lock_tail(q, until);
     if (rc)
         return rc;
-    if (load_relaxed(&sh->ended))
-        rc = JNQ_SHUTDOWN;
-    else if (!fifo_room(q))
-        rc = JNQ_FULL;
-    else
-        rc = (q->measured ? push_measured : fifo_push)(q, kind, payload, bytes, unit, until);
+    uint64_t puts = load_relaxed(&sh->puts);
+    rc = load_relaxed(&sh->ended) ? JNQ_SHUTDOWN : (q->measured ? push_measured : push_some)(q, put, until);
+    uint64_t items = load_relaxed(&sh->puts) - puts;
     lock_release(&sh->tail.lock);
-    if (rc)
+    if (!items)
         return rc;
     store_relaxed(&q->put_fork, load_relaxed(&q->fork));
-    event_notify(&sh->items, 1);
+    event_notify(&sh->items, items);
     ready_changed(q);
-    return JNQ_OK;
-}
-
-/* A copy of the payload in an extent of ours. */
-static int stage(struct jnq_queue *q, const char *payload, uint64_t bytes, int64_t until, uint64_t *unit)
-{
-    int rc = heap_alloc_to_put(q, bytes, until, unit);
-    if (!rc)
-        memcpy(unit_at(q, *unit), payload, bytes);
     return rc;
 }
 
-static int put_patiently(struct jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, int64_t deadline)
+/* A copy of the payload in an extent of ours. */
+static int stage(struct jnq_queue *q, struct fifo_load *load, int64_t until)
+{
+    int rc = heap_alloc_to_put(q, load->bytes, until, &load->unit);
+    if (!rc)
+        record_gather(unit_at(q, load->unit), load->pieces, load->n);
+    return rc;
+}
+
+static void unstage(struct jnq_queue *q, struct fifo_load *load)
+{
+    if (load->unit)
+        heap_free(q, load->unit);
+    load->unit = 0;
+}
+
+static int put_patiently(struct jnq_queue *q, struct put *put, int64_t deadline)
 {
     struct jnq_shared *sh = q->sh;
-    uint64_t unit = 0;
+    struct fifo_load *load = &put->load;
     int rc = enter(q, lock_deadline(deadline));
     while (!rc) {
         /* Room first: what is staged is lost when a signal ends the wait. */
         if (!may_put(q, 0))
             rc = deadline == JNQ_NOW ? JNQ_FULL : wait_for(q, JNQ_IN_PUT, may_put, 0, deadline);
-        if (!rc && !unit && kind == JNQ_EXTENT && !load_sc(&sh->ended))
-            rc = stage(q, payload, bytes, lock_deadline(deadline), &unit);
+        if (!rc && !load->unit && load->kind == JNQ_EXTENT && !load_sc(&sh->ended))
+            rc = stage(q, load, lock_deadline(deadline));
         if (rc)
             break;
-        rc = try_put(q, kind, payload, bytes, unit, lock_deadline(deadline));
+        rc = try_put(q, put, lock_deadline(deadline));
         if (!rc)
             return JNQ_OK;
         if (rc == JNQ_FULL && deadline != JNQ_NOW)
-            rc = JNQ_OK; /* somebody was faster: wait again */
+            rc = JNQ_OK; /* somebody was faster, or there was room for a part: wait again */
     }
-    if (unit)
-        heap_free(q, unit);
+    unstage(q, load);
     return too_late(rc, deadline) ? JNQ_FULL : rc;
 }
 
-static int put(jnq_queue *q, enum jnq_kind kind, const char *payload, uint64_t bytes, int64_t deadline)
+static int put(jnq_queue *q, struct put *put, int64_t deadline)
 {
+    struct fifo_load *load = &put->load;
     int rc = JNQ_INTERRUPTED;
-    if (procs_entered(q) && kind != JNQ_EXTENT) {
-        rc = try_put(q, kind, payload, bytes, 0, 0);
-    } else if (procs_entered(q) && bytes <= GIL_KEEP_BYTES && may_put(q, 0)) {
-        uint64_t unit = 0;
-        rc = stage(q, payload, bytes, 0, &unit);
-        if (!rc && (rc = try_put(q, kind, payload, bytes, unit, 0)))
-            heap_free(q, unit);
+    if (procs_entered(q) && load->kind != JNQ_EXTENT) {
+        rc = try_put(q, put, 0);
+    } else if (procs_entered(q) && load->bytes <= GIL_KEEP_BYTES && may_put(q, 0)) {
+        rc = stage(q, load, 0);
+        if (!rc && (rc = try_put(q, put, 0)))
+            unstage(q, load);
     }
     if (rc != JNQ_INTERRUPTED && (rc != JNQ_FULL || deadline == JNQ_NOW))
         return rc;
     void *gil = gil_give_up();
-    rc = put_patiently(q, kind, payload, bytes, deadline);
+    rc = put_patiently(q, put, deadline);
     gil_take_back(gil);
     return rc;
 }
 
+int jnq_put_pieces(jnq_queue *q, int form, const jnq_piece *pieces, uint64_t n, int64_t deadline)
+{
+    struct put one = {.load = {.form = (uint16_t)form, .pieces = pieces, .n = n}};
+    for (uint64_t i = 0; i < n; i++)
+        one.load.bytes += pieces[i].bytes;
+    one.load.kind = one.load.bytes <= JNQ_INLINE_BYTES ? JNQ_INLINE : JNQ_EXTENT;
+    return put(q, &one, deadline);
+}
+
 int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
 {
-    return put(q, bytes <= JNQ_INLINE_BYTES ? JNQ_INLINE : JNQ_EXTENT, payload, bytes, deadline);
+    return jnq_put_pieces(q, JNQ_PICKLE, &(jnq_piece){payload, bytes}, 1, deadline);
 }
 
 int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline)
 {
-    return put(q, JNQ_INTEGER, (const char *)&value, sizeof value, deadline);
+    return jnq_put_pieces(q, JNQ_INTEGER, &(jnq_piece){(const char *)&value, sizeof value}, 1, deadline);
+}
+
+int jnq_put_batch(jnq_queue *q, const char *batch, uint64_t n, uint64_t *done, int64_t deadline)
+{
+    struct put many = {.load = {.kind = JNQ_CHUNK}, .batch = batch, .rest = n, .done = done};
+    return n ? put(q, &many, deadline) : JNQ_OK;
 }
 
 /* --- get ------------------------------------------------------------------------------------------------- */
@@ -378,10 +450,21 @@ static int take(struct jnq_queue *q, jnq_box *box, int64_t until, uint64_t *free
     int rc = fifo_next(q, &record, freed);
     if (rc)
         return rc;
-    rc = q->on_death == JNQ_REDELIVER ? cells_lease(q, record, until, box) : record_unpack(q, record, box);
+    rc = q->on_death == JNQ_REDELIVER ? cells_lease(q, record, until, box)
+                                      : record_unpack(q, record, q->sh->head.off, box);
     if (rc == JNQ_OK || rc == JNQ_LARGE || rc == JNQ_LEASED)
         fifo_step(q, record, box->lease);
     return rc;
+}
+
+/* Under the head lock: our last n tasks were taken now. */
+static void note_time(struct jnq_queue *q, uint64_t n)
+{
+    if (!q->on_death)
+        return;
+    uint64_t now = (uint64_t)event_coarse_now(), last = q->me->takes;
+    for (uint64_t i = 1; i <= n && i <= PROC_TAKEN; i++)
+        store_relaxed(&q->me->taken_ns[(last - i) % PROC_TAKEN], now);
 }
 
 /* One attempt: JNQ_EMPTY if there is no item now. */
@@ -398,8 +481,8 @@ static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
     if (rc == JNQ_EMPTY && load_sc(&sh->ended)) /* no put can follow that we did not see now: */
         rc = (rc = take(q, box, until, &freed)) == JNQ_EMPTY ? JNQ_SHUTDOWN : rc;
     bool taken = rc == JNQ_OK || rc == JNQ_LARGE || rc == JNQ_LEASED;
-    if (taken && q->on_death)
-        store_relaxed(&q->me->taken_ns[(q->me->takes - 1) % PROC_TAKEN], (uint64_t)event_coarse_now());
+    if (taken)
+        note_time(q, 1);
     lock_release(&sh->head.lock);
     if (freed)
         heap_free(q, freed);
@@ -412,11 +495,36 @@ static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
         add_sc(&q->users, 1);
     event_notify(&sh->space, 1);
     ready_changed(q);
-    if (rc != JNQ_OK)
+    return rc == JNQ_OK ? (int64_t)box->bytes : rc;
+}
+
+/* The same for a batch: 0 if the next item cannot be in one. */
+static int64_t try_get_batch(struct jnq_queue *q, char *batch, uint64_t room, uint64_t most, int64_t until)
+{
+    struct jnq_shared *sh = q->sh;
+    struct jnq_record *record;
+    uint64_t freed = 0, n = 0;
+    event_alert(&sh->space);
+    int rc = recover_lock_head(q, until);
+    if (rc)
         return rc;
-    int64_t integer;
-    memcpy(&integer, box->copy, sizeof integer);
-    return box->kind == JNQ_INTEGER ? JNQ_INTEGER_ZERO + integer : (int64_t)box->bytes;
+    if (!load_relaxed(&sh->head.front)) {
+        rc = fifo_next(q, &record, &freed);
+        if (rc == JNQ_EMPTY && load_sc(&sh->ended))
+            rc = JNQ_OK; /* jnq_get() looks whether it is the end */
+        else if (rc == JNQ_OK)
+            n = fifo_step_batch(q, batch, room, most);
+        if (n)
+            note_time(q, n);
+    }
+    lock_release(&sh->head.lock);
+    if (freed)
+        heap_free(q, freed);
+    if (n) {
+        event_notify(&sh->space, n);
+        ready_changed(q);
+    }
+    return n ? (int64_t)n : rc;
 }
 
 /* True if the dead are to be looked for first: their tasks come before those in the queue. */
@@ -425,13 +533,25 @@ static bool heirs_first(struct jnq_queue *q)
     return q->on_death == JNQ_REDELIVER && recover_due(q, event_coarse_now());
 }
 
-static int64_t get_patiently(struct jnq_queue *q, jnq_box *box, int64_t deadline)
+/* What a get takes: one item, or a batch. */
+struct get {
+    jnq_box *box;
+    char *batch;
+    uint64_t room, most;
+};
+
+static inline int64_t try_take(struct jnq_queue *q, const struct get *get, int64_t until)
+{
+    return get->box ? try_get(q, get->box, until) : try_get_batch(q, get->batch, get->room, get->most, until);
+}
+
+static int64_t get_patiently(struct jnq_queue *q, const struct get *get, int64_t deadline)
 {
     int64_t rc = enter(q, lock_deadline(deadline));
     if (heirs_first(q))
         recover_tick(q, event_now());
     while (rc == JNQ_OK) {
-        rc = try_get(q, box, lock_deadline(deadline));
+        rc = try_take(q, get, lock_deadline(deadline));
         if (rc != JNQ_EMPTY || deadline == JNQ_NOW)
             break;
         rc = wait_for(q, JNQ_IN_GET, may_get, 0, deadline);
@@ -439,16 +559,26 @@ static int64_t get_patiently(struct jnq_queue *q, jnq_box *box, int64_t deadline
     return too_late(rc, deadline) ? JNQ_EMPTY : rc;
 }
 
-int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline)
+static inline int64_t get(jnq_queue *q, const struct get *get, int64_t deadline)
 {
-    box->taken = 0;
-    int64_t rc = procs_entered(q) && !heirs_first(q) ? try_get(q, box, 0) : JNQ_INTERRUPTED;
+    int64_t rc = procs_entered(q) && !heirs_first(q) ? try_take(q, get, 0) : JNQ_INTERRUPTED;
     if (rc != JNQ_INTERRUPTED && (rc != JNQ_EMPTY || deadline == JNQ_NOW))
         return rc;
     void *gil = gil_give_up();
-    rc = get_patiently(q, box, deadline);
+    rc = get_patiently(q, get, deadline);
     gil_take_back(gil);
     return rc;
+}
+
+int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline)
+{
+    box->taken = 0;
+    return get(q, &(struct get){.box = box}, deadline);
+}
+
+int64_t jnq_get_batch(jnq_queue *q, char *batch, uint64_t room, uint64_t most, int64_t deadline)
+{
+    return get(q, &(struct get){.batch = batch, .room = room, .most = most}, deadline);
 }
 
 /* False in the child of a fork that came after the get: then the item is the parent's. */
@@ -483,11 +613,12 @@ void jnq_await(jnq_box *box)
     gil_take_back(gil);
 }
 
-void jnq_rebox(jnq_queue *q, jnq_box *box, const char *payload, uint64_t bytes)
+void jnq_rebox(jnq_queue *q, jnq_box *box, int form, const char *payload, uint64_t bytes)
 {
     box->taken = 1;
     box->queue = q;
     box->kind = JNQ_INLINE;
+    box->form = (uint64_t)form;
     box->bytes = bytes;
     box->payload = box->copy;
     box->unit = box->lease = 0;

@@ -189,6 +189,61 @@ int segment_open(int fd, struct jnq_queue **out)
     return 0;
 }
 
+/* Another mapping of the segment: also without the descriptor, which the program may have closed. */
+static int map_again(struct jnq_queue *q)
+{
+#ifdef MREMAP_MAYMOVE
+    void *base = mremap(q->base, 0, q->bytes, MREMAP_MAYMOVE);
+    if (base == MAP_FAILED)
+        return errno;
+#ifdef MADV_DONTDUMP
+    madvise(base, q->bytes, MADV_DONTDUMP);
+#endif
+    q->base = base;
+    q->sh = base;
+    return 0;
+#else
+    return map(q, segment_fd(q), q->bytes);
+#endif
+}
+
+/* Puts a copy in the place of the pages. */
+static int copy_in_place(const jnq_piece *pages)
+{
+    void *place = (void *)(uintptr_t)pages->start, *copy;
+    copy = mmap(NULL, pages->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (copy == MAP_FAILED)
+        return errno;
+    memcpy(copy, place, pages->bytes);
+#ifdef MREMAP_MAYMOVE
+    if (mremap(copy, pages->bytes, pages->bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place) == place)
+        return 0;
+    int rc = errno;
+#else
+    void *anew = mmap(place, pages->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    int rc = anew == place ? 0 : errno;
+    if (!rc)
+        memcpy(place, copy, pages->bytes);
+#endif
+    munmap(copy, pages->bytes);
+    return rc;
+}
+
+int segment_move(struct jnq_queue *q, const jnq_piece *pages, uint64_t n)
+{
+    char *from = q->base, *end = q->base + q->bytes;
+    int rc = map_again(q);
+    for (uint64_t i = 0; i < n && !rc; i++)
+        rc = copy_in_place(&pages[i]);
+    for (uint64_t i = 0; i <= n && !rc; i++) {
+        const char *to = i < n ? pages[i].start : end;
+        if (to > from)
+            munmap(from, (size_t)(to - from));
+        from = i < n ? (char *)(uintptr_t)pages[i].start + pages[i].bytes : end;
+    }
+    return rc;
+}
+
 /* Programs close, and so reuse, numbers they do not know. */
 int segment_fd(struct jnq_queue *q)
 {

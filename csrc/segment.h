@@ -29,6 +29,9 @@ void segment_abandon(struct jnq_queue *q);
 /* The same, and closes the file descriptor. */
 void segment_close(struct jnq_queue *q);
 
+/* See jnq_move(). */
+int segment_move(struct jnq_queue *q, const jnq_piece *pages, uint64_t n);
+
 /* The file descriptor if it is still ours, or -1. */
 int segment_fd(struct jnq_queue *q);
 

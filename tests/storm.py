@@ -407,7 +407,7 @@ def audit(it, on_death, max_deliveries, empty):
 
 
 def letter_pages(letter, page):
-    size = 8 if isinstance(letter._payload, int) else len(letter._payload)
+    size = len(letter._payload)
     inline = size <= joinq._native.lib.JNQ_INLINE_BYTES
     return -(-(128 + size) // page) if inline else 1 - (-size // page)
 

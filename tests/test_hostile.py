@@ -104,7 +104,7 @@ def victim():
 def adopt(fd):
     """A queue over a segment that did not come by way of pickling."""
     q = joinq.JoinableQueue.__new__(joinq.JoinableQueue)
-    q._handle = attach(fd)
+    q._use(attach(fd))
     q._reset_state(0, os.getpid())
     return q
 

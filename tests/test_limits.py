@@ -97,7 +97,7 @@ def test_one_descriptor_is_left():
         del made
         gc.collect()
         attached = joinq.Queue.__new__(joinq.Queue)
-        attached._handle = probes.attach_anew(os.dup(lib.jnq_fileno(q._handle)))
+        attached._use(probes.attach_anew(os.dup(lib.jnq_fileno(q._handle))))
         attached._reset_state(0, os.getpid())
         attached.put("from there")
 

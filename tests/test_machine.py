@@ -71,7 +71,7 @@ BORDERS = [sign * 2**bits for bits in (61, 62, 63, 64) for sign in (1, -1)]
 
 PLAIN = st.one_of(
     st.integers(-3, 3),
-    around(*BORDERS, lib.JNQ_INTEGER_MIN, -lib.JNQ_INTEGER_MIN, 2**200),
+    around(*BORDERS, 2**63, -(2**63), 2**200),
     st.sampled_from([None, True, False, 0.0, -1.5, math.inf, "", "Zażółć \0 \U0001f600", b""]),
     around(*[limit - OVERHEAD for limit in LIMITS if limit > 1000], *LIMITS).map(pattern),
     st.integers(0, 300_000).map(pattern),
@@ -162,7 +162,7 @@ class Here:
         """Another handle of the queue, as if another process had it."""
         fd = os.dup(lib.jnq_fileno(self.queue._handle))
         queue = type(self.queue).__new__(type(self.queue))
-        queue._handle = probes.attach_anew(fd)
+        queue._use(probes.attach_anew(fd))
         queue._reset_state(self.queue._maxsize, os.getpid())
         _native._handles.clear()
         _native._handles[_native._identity(fd)] = self.queue._handle

@@ -10,12 +10,12 @@ import io
 import time
 import weakref
 from multiprocessing import connection, pool
+from multiprocessing.reduction import ForkingPickler
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from joinq._leases import leases_of
 from joinq._native import FOREVER, INTERRUPTED, all_attached, error, lib, pollable
-from joinq._payload import dumps
 from joinq._queue import Queue, SimpleQueue, _Shared
 from joinq._transit import pack, unpack
 
@@ -103,7 +103,7 @@ class ReadEnd(_End):
 
     def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO:
         """recv_bytes() gives a pickle of the item, however long."""
-        return io.BytesIO(dumps(self.recv()))
+        return io.BytesIO(ForkingPickler.dumps(self.recv()))
 
     def _poll(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import operator
 import os
-import sys
 import threading
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from joinq._native import EMPTY, INTERRUPTED, NOT_OURS, ON_DEATH, error, ffi, lib
+from joinq._native import EMPTY, INTERRUPTED, NOT_OURS, ON_DEATH, error, ffi, lib, load
 from joinq._payload import loads
 from joinq._transit import held_arrivals, say_arrived
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from joinq._jnq import Buffer, CData
+    from joinq._jnq import CData, Loan, Port
     from joinq._transit import Ticket
 
 __all__ = ["DeadLetter", "Leases", "dead_letters", "leases_of"]
@@ -30,10 +29,11 @@ class Leases(threading.local):
         self.mine: deque[tuple[int, int]] = deque()
         self._under_way: dict[tuple[int, int], list[Ticket]] = {}
 
-    def loads(self, payload: Buffer, lease: tuple[int, int]) -> Any:
+    def load(self, port: Port, loan: Loan) -> Any:
         """Unpickles a task. Queues in it stay under way until it is finished: it may have to be delivered again."""
+        lease = loan.lease
         with held_arrivals() as tickets:
-            item = loads(payload)
+            item = port.load(loan)
         if tickets:
             self._under_way = {mine: self._under_way[mine] for mine in self.mine if mine in self._under_way}
             self._under_way[lease] = tickets
@@ -106,7 +106,8 @@ class DeadLetter:
         deaths: how many there were.
     """
 
-    def __init__(self, payload: bytes | int, pids: tuple[int, ...], times: tuple[float, ...], deaths: int) -> None:
+    def __init__(self, form: int, payload: bytes, pids: tuple[int, ...], times: tuple[float, ...], deaths: int) -> None:
+        self._form = form
         self._payload = payload
         self.pids = pids
         self.times = times
@@ -115,10 +116,8 @@ class DeadLetter:
     @property
     def item(self) -> Any:
         """The item; unpickled each time it is asked for, because that may be what kills."""
-        if isinstance(self._payload, int):
-            return self._payload
         with held_arrivals():  # it stays here, and can be asked for again
-            return loads(self._payload)
+            return load(loads, self._form, self._payload)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.item, self.pids, self.times))
@@ -136,8 +135,7 @@ def dead_letters(handle: CData, known: int = 0) -> list[DeadLetter]:
         if rc:
             raise error(rc)
         data = ffi.buffer(letter.payload, letter.bytes)[:]
-        payload = int.from_bytes(data, sys.byteorder, signed=True) if letter.integer else data
         pids = [pid for pid in letter.pid if pid]
         times = [ms / 1000 for ms in letter.time_ms][: len(pids)]
-        letters.append(DeadLetter(payload, tuple(pids), tuple(times), letter.deaths))
+        letters.append(DeadLetter(letter.form, data, tuple(pids), tuple(times), letter.deaths))
     return letters[::-1][known:]

@@ -20,7 +20,9 @@ from multiprocessing import process, util
 from queue import Empty, Full
 from typing import TYPE_CHECKING, Any
 
-from joinq._jnq import ffi, lib
+from joinq import _jnq
+from joinq._jnq import Declined, Loan, Port, ffi, lib, load
+from joinq._payload import dumps, loads
 from joinq.exceptions import ShutDown
 
 if TYPE_CHECKING:
@@ -29,18 +31,16 @@ if TYPE_CHECKING:
 __all__ = [
     "EMPTY",
     "FOREVER",
-    "INTEGER",
-    "INTEGER_MIN",
-    "INTEGER_ZERO",
     "INTERRUPTED",
-    "LARGE",
-    "LEASED",
     "LOST",
     "NOT_OURS",
     "NOW",
     "OK",
     "ON_DEATH",
     "TIMEOUT",
+    "Declined",
+    "Loan",
+    "Port",
     "all_attached",
     "attach",
     "attached",
@@ -49,7 +49,9 @@ __all__ = [
     "error",
     "ffi",
     "lib",
+    "load",
     "pollable",
+    "port",
 ]
 
 OK: int = lib.JNQ_OK
@@ -57,11 +59,6 @@ EMPTY: int = lib.JNQ_EMPTY
 NOW: int = lib.JNQ_NOW
 FOREVER: int = lib.JNQ_FOREVER
 INTERRUPTED: int = lib.JNQ_INTERRUPTED
-LARGE: int = lib.JNQ_LARGE
-INTEGER: int = lib.JNQ_INTEGER
-INTEGER_ZERO: int = lib.JNQ_INTEGER_ZERO
-INTEGER_MIN: int = lib.JNQ_INTEGER_MIN
-LEASED: int = lib.JNQ_LEASED
 LOST: int = lib.JNQ_LOST
 NOT_OURS: int = lib.JNQ_NOT_OURS
 TIMEOUT: int = lib.JNQ_TIMEOUT
@@ -188,6 +185,11 @@ def _handle(rc: int, fd: int, out: CData) -> CData:
     return _handles.setdefault(_identity(fd), ffi.gc(out[0], lib.jnq_detach))  # another thread may have been faster
 
 
+def port(handle: CData) -> Port:
+    """What takes objects into the queue and out of it: see csrc/python/objects.h."""
+    return Port(handle, int(ffi.cast("uintptr_t", handle)), dumps, loads)
+
+
 def pollable(handle: CData, what: int) -> int:
     """Gives the descriptor that tells poll(2) whether a get, put or join (lib.JNQ_IN_GET ...) would wait: see jnq.h.
 
@@ -255,6 +257,11 @@ def _after_fork() -> None:
 _introduce()
 util.register_after_fork(_introduce, lambda _: _introduce())
 os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_jnq.before_fork,
+    after_in_parent=_jnq.after_fork_in_parent,
+    after_in_child=_jnq.after_fork_in_child,
+)
 atexit.unregister(util._exit_function)  # type: ignore[attr-defined]
 atexit.register(_at_exit)
 atexit.register(util._exit_function)  # type: ignore[attr-defined]

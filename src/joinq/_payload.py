@@ -1,15 +1,16 @@
-"""An item's way into bytes: what ForkingPickler would write, at less cost."""
+"""An object's way into bytes, if it needs a pickle: what ForkingPickler would write, at less cost."""
 
 from __future__ import annotations
 
 import copyreg
-import io
 import pickle
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, Union
 
-# For an object of exactly these types pickle looks at no reducer, so plain_dumps() writes the same bytes.
-PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
+# Protocol 5 lets large buffers stay where they are until the core copies them, once, into the queue.
+PROTOCOL = 5
+
+Parts = tuple[list[Any], list[memoryview]]
 
 
 class _Reducers(dict[type, Any]):
@@ -20,33 +21,58 @@ class _Reducers(dict[type, Any]):
         return extra[kind] if kind in extra else copyreg.dispatch_table[kind]
 
 
+class _Workshop:
+    """A pickler, and where it puts what it makes.
+
+    Attributes:
+        parts: of the pickle, in their order. Most often one; a pickler hands large bytes over as they are.
+        buffers: those that the objects want to travel outside of the pickle.
+    """
+
+    __slots__ = ("buffers", "dump", "forget", "parts", "write")
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+        self.buffers: list[memoryview] = []
+        self.write = self.parts.append
+        pickler = ForkingPickler(self, PROTOCOL, True, self._set_aside)
+        pickler.dispatch_table = _Reducers()
+        self.dump = pickler.dump
+        self.forget = pickler.clear_memo
+
+    def _set_aside(self, buffer: pickle.PickleBuffer) -> None:
+        self.buffers.append(buffer.raw())
+
+
 # A pickler's memo stays as large as it ever was, and clearing it costs as much: one that has written more is let go.
 _KEEP_BYTES = 65536
+_KEEP_PARTS = 4
 
-# Picklers not in use. A thread, or a put() in a __reduce__ or a signal handler, finds another one or makes one.
-_idle: list[tuple[io.BytesIO, ForkingPickler]] = []
+# Workshops not in use. A thread, or a put() in a __reduce__ or a signal handler, finds another one or makes one.
+_idle: list[_Workshop] = []
 
-plain_dumps = pickle.dumps
 loads = pickle.loads
 
 
-def dumps(obj: Any) -> bytes:
+def dumps(obj: Any) -> Union[bytes, Parts]:
     """Pickles the object as multiprocessing does, with its reducers and those registered with ForkingPickler.
+
+    Returns the pickle, or its parts and the buffers that are no part of it.
 
     Raises:
         Exception: whatever pickling the object raises.
     """
     try:
-        file, pickler = _idle.pop()
+        shop = _idle.pop()
     except IndexError:
-        file = io.BytesIO()
-        pickler = ForkingPickler(file)
-        pickler.dispatch_table = _Reducers()
-    pickler.dump(obj)  # if it raises, this pickler is not used again
-    data = file.getvalue()
-    if len(data) <= _KEEP_BYTES:
-        pickler.clear_memo()
-        file.seek(0)
-        file.truncate()
-        _idle.append((file, pickler))
+        shop = _Workshop()
+    shop.dump(obj)  # if it raises, this workshop is not used again
+    parts, buffers = shop.parts, shop.buffers
+    one = len(parts) == 1 and not buffers
+    data: Any = parts[0] if one else (parts[:], buffers[:])
+    if len(parts) <= _KEEP_PARTS and len(parts[0]) <= _KEEP_BYTES:
+        parts.clear()
+        buffers.clear()
+        shop.forget()
+        _idle.append(shop)
     return data

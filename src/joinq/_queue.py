@@ -1,124 +1,134 @@
 """The public queues: the stdlib's interface over the core. The docstrings are the contract with the user.
 
 No item is lost on the way: put() pickles before it touches the queue, and the core's put happens wholly or not at all.
-get() has taken the item when the core answers; an exception that a signal handler raises from then on until get()
-returns makes it give the item back.
+What get() takes is unpickled before any signal handler can run, or else an exception of such a handler makes it give
+the item back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import operator
 import os
-import sys
 import types
 import warnings
 from _thread import start_new_thread
 from multiprocessing import queues, util
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from queue import Empty, Full
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from joinq._holders import death, describe, has_writer, lost, tasks
 from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
 from joinq._native import (
     EMPTY,
     FOREVER,
-    INTEGER,
-    INTEGER_MIN,
-    INTEGER_ZERO,
     INTERRUPTED,
-    LARGE,
-    LEASED,
     LOST,
     NOW,
     ON_DEATH,
     TIMEOUT,
+    Declined,
     create,
     deadline_after,
     error,
     ffi,
     lib,
     pollable,
+    port,
 )
-from joinq._payload import PLAIN, dumps, loads, plain_dumps
+from joinq._payload import dumps
 from joinq._private import JoinablePrivates, Made, Privates, QueuePrivates
 from joinq._transit import held_arrivals, pack, unpack
-from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
+from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks, ShutDown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections import deque
+    from collections.abc import Callable, Iterable, Iterator
 
-    from joinq._jnq import Buffer, CData
+    from joinq._jnq import CData, Loan, Port
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
-
-_put = lib.jnq_put
-_put_integer = lib.jnq_put_integer
-_get = lib.jnq_get
-_task_done = lib.jnq_task_done
-
-# Boxes not in use, with the view of their copy. Each call has its own: another thread's, or one in a signal handler,
-# takes another.
-_boxes: list[tuple[CData, Buffer]] = []
-
 
 # Is told of every queue that this process makes: see _report.py.
 observer: Callable[[_Shared], None] | None = None
 
 
-def _new_box() -> tuple[CData, Buffer]:
-    box = ffi.gc(ffi.new("jnq_box *"), lib.jnq_release)
-    return box, ffi.buffer(box.copy)
+# How many items of an iterable put_many() readies at a time.
+_BATCH = 1000
 
 
-def _settle(todo: list[tuple[CData, CData | None, Any, Any, BaseException, Any, Any]]) -> None:
-    """Gives back the item of a get() that an exception ended, unless the item is the reason for it.
+class _Taken(NamedTuple):
+    """What a get() had taken when an exception ended it."""
 
-    Nothing about an exception tells whether it is a signal handler's or that of an item which cannot be unpickled:
-    unpickling once more does. Runs in a thread of its own, because signal handlers do not.
+    handle: CData
+    port: Port
+    loan: Loan  # the item that was being unpickled
+    reason: BaseException
+    before: bytes | None = None  # a batch: the items before it
+    mine: deque[tuple[int, int]] | None = None  # redeliver: the thread's tasks in hand
+
+
+def _settle(todo: list[_Taken], settled: CData) -> None:
+    """Gives back what a get() had taken, but not an item that cannot be unpickled.
+
+    Nothing about an exception tells whether it is a signal handler's or that of an item: unpickling once more does.
+    Runs in a thread of its own, because signal handlers do not.
     """
     try:
-        handle, box, payload, item, reason, lease, mine = todo.pop()
+        taken = todo.pop()
     except IndexError:
         return
-    failed = box is not None and payload is not None and not isinstance(reason, KeyboardInterrupt)
-    if lease is not None:
-        if failed and _fails_to_load(payload):
-            mine.append(lease)  # it counts as taken
-        else:
-            if lease in mine:  # CPython 3.9 and 3.10
-                mine.remove(lease)
-            while lib.jnq_unlease(handle, *lease) == INTERRUPTED:
+    handle, loan = taken.handle, taken.loan
+    failed = not isinstance(taken.reason, KeyboardInterrupt) and _fails_to_load(taken.port, loan)
+    if taken.mine is not None:
+        if failed and loan.lease not in taken.mine:
+            taken.mine.append(loan.lease)  # it counts as taken
+        elif not failed:
+            if loan.lease in taken.mine:  # CPython 3.9 and 3.10
+                taken.mine.remove(loan.lease)
+            while lib.jnq_unlease(handle, *loan.lease) == INTERRUPTED:
                 pass
-        if box is not None:
-            lib.jnq_release(box)
-        return
-    if box is None or not box.taken:  # CPython 3.9 and 3.10: interrupted between emptying the box and returning
-        box = ffi.new("jnq_box *")
-        data = payload if isinstance(payload, bytes) else plain_dumps(item)
-        lib.jnq_rebox(handle, box, data, len(data))
-    elif failed and _fails_to_load(payload):
-        lib.jnq_release(box)
-        return
-    while lib.jnq_unget(handle, box) == INTERRUPTED:
-        pass
-    lib.jnq_release(box)  # if there was no memory for giving it back
+    elif not failed:
+        while lib.jnq_unget(handle, ffi.cast("jnq_box *", loan.box)) == INTERRUPTED:
+            pass
+    if taken.before:
+        taken.port.give_back(taken.before)
+    settled.taken = 0
 
 
-def _fails_to_load(payload: bytes | Buffer) -> bool:
+def _fails_to_load(port: Port, loan: Loan) -> bool:
     try:
         with held_arrivals():
-            loads(payload)
+            port.load(loan)
     except BaseException:
         return True
     return False
+
+
+def _give_back(taken: _Taken) -> None:
+    """Settles what an exception has left, though signal handlers may raise meanwhile."""
+    todo = [taken]
+    settled = ffi.new("jnq_box *")
+    settled.taken = 1
+    try:
+        start_new_thread(_settle, (todo, settled))
+    except RuntimeError:  # there cannot be another thread
+        _settle(todo, settled)
+    except BaseException:
+        pass  # another signal: the first exception will do
+    try:
+        lib.jnq_await(settled)
+    except BaseException:
+        pass
 
 
 class _Shared:
     """What all three have in common."""
 
     _handle: CData
+    _port: Port
     _leases: Leases | None = None
     _get_closed = False  # in this process: get() is refused,
     _put_closed = False  # and put()
@@ -149,6 +159,60 @@ class _Shared:
     def _get_error(self, rc: int) -> Exception:
         return EOFError() if rc == EMPTY and self._at_end() else error(rc)
 
+    def _take_anyway(self, declined: Declined, key: int | tuple[int, int]) -> Any:
+        """Goes on with `self._port[key]` where that has declined; the result or error of a get()."""
+        while True:
+            rc, loan, reason, before = declined.args
+            if reason is not None:
+                if loan is not None:
+                    _give_back(_Taken(self._handle, self._port, loan, reason, before))
+                raise reason
+            if rc != INTERRUPTED:
+                raise self._get_error(rc)
+            self._idle()
+            try:
+                return self._port[key]
+            except Declined as again:
+                declined = again
+
+    def _take_lease(self, deadline: int) -> Any:
+        """get() with on_death="redeliver"."""
+        leases: Leases = self._leases  # type: ignore[assignment]
+        mine = leases.mine
+        loan: Any = None
+        try:
+            try:
+                loan = self._port[deadline]
+            except Declined as declined:
+                reason = declined
+            if loan is None:
+                loan = self._take_anyway(reason, deadline)
+            item = leases.load(self._port, loan)
+            mine += (loan.lease,)
+            return item
+        except BaseException as exception:
+            if loan is not None:
+                _give_back(_Taken(self._handle, self._port, loan, exception, mine=mine))
+            raise
+
+    def _take_leases(self, most: int, deadline: int) -> list[Any]:
+        """get_many() with on_death="redeliver"."""
+        leases: Leases = self._leases  # type: ignore[assignment]
+        had = len(leases.mine)
+        items = [self._take_lease(deadline)]
+        try:
+            while len(items) < most:
+                items.append(self._take_lease(NOW))
+        except (Empty, ShutDown):
+            return items
+        except BaseException:
+            while len(leases.mine) > had:
+                lease = leases.mine.pop()
+                while lib.jnq_unlease(self._handle, *lease) == INTERRUPTED:
+                    pass
+            raise
+        return items
+
     def fileno(self) -> int:
         """A descriptor that is readable exactly while get() would not wait: there is an item, or it was shut down.
 
@@ -169,12 +233,16 @@ class _Shared:
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
     def _create(self, maxsize: int, on_death: str = "ignore", max_deliveries: int = 0) -> None:
-        self._handle = create(maxsize, on_death, max_deliveries)
+        self._use(create(maxsize, on_death, max_deliveries))
         if observer:
             observer(self)
 
+    def _use(self, handle: CData) -> None:
+        self._handle = handle
+        self._port = port(handle)
+
     def _arrive(self, travelled: Any) -> None:
-        self._handle = unpack(travelled)
+        self._use(unpack(travelled))
         lib.jnq_begin_writing(self._handle)  # perhaps only its reading end was here, or the writing one was closed
 
     def __copy__(self) -> Any:
@@ -269,27 +337,19 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         if self._put_closed:
             raise self._closed_error()
         deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
-        handle = self._handle
-        if type(obj) is int and -INTEGER_MIN <= obj <= INTEGER_MIN:
-            rc = _put_integer(handle, obj, deadline)
-            if not rc:
-                return
-        if type(obj) in PLAIN:
-            data = plain_dumps(obj)
-        else:
-            try:
-                data = dumps(obj)
-            except Exception as reason:
-                if self._handles_errors():
-                    self._on_queue_feeder_error(reason, obj)  # type: ignore[attr-defined]
-                    return
+        try:
+            rc = self._port.put(obj, deadline)
+        except Exception:
+            if not self._handles_errors():
                 raise
-        rc = _put(handle, data, len(data), deadline)
+            try:
+                dumps(obj)
+            except Exception as reason:
+                self._on_queue_feeder_error(reason, obj)  # type: ignore[attr-defined]
+                return
+            raise  # a signal handler's
         if rc:
-            while rc == INTERRUPTED:
-                rc = _put(handle, data, len(data), deadline)
-            if rc:
-                raise error(rc)
+            raise error(rc)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Takes the oldest item out of the queue.
@@ -309,70 +369,91 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         If the caller is killed while it waits, nothing is lost; an item that it had taken dies with it. An exception
         raised by a signal handler leaves the item in the queue.
         """
-        # A signal handler may raise after any call: so nothing is called between the one that unpickles the item and
-        # the return, and until then the item is in the box.
-        boxes = _boxes
         if self._get_closed:
             raise self._closed_error()
         deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        if self._leases is not None:
+            return self._take_lease(deadline)
         try:
-            pair = boxes.pop()
-        except IndexError:
-            pair = _new_box()
-        handle = self._handle
-        box: CData | None
-        box, copy = pair
-        item: Any = None
-        payload: Any = None
-        lease: Any = None
-        mine: Any = None
-        rc = INTERRUPTED
+            return self._port[deadline]
+        except Declined as declined:
+            reason = declined
+        return self._take_anyway(reason, deadline)
+
+    def put_many(self, iterable: Iterable[Any], block: bool = True, timeout: float | None = None) -> None:
+        """Puts the items of an iterable, in their order: as put() for each, but much faster if they are small.
+
+        Args:
+            iterable: each of its items is pickled on its own. It may be endless.
+            block: wait for free slots if the queue is full.
+            timeout: for so many seconds at most, for all of them; None waits for ever.
+
+        Raises:
+            Exception: as put() does, or what the iterable raises. Its attribute `items_put` says how many items are in
+                the queue: the first so many; the others are not. (Exceptions that take no attributes have none.)
+
+        Others may put items in between. If the caller is killed, the first items are there, each whole, and the others
+        are not.
+        """
+        if self._put_closed:
+            raise self._closed_error()
+        deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        failure: BaseException | None = None
+        put = 0
+        batch: list[Any] = []
+        source = iter(iterable)
         try:
-            rc = _get(handle, box, deadline)
-            while rc == INTERRUPTED:
-                self._idle()
-                rc = _get(handle, box, deadline)
-            if rc >= INTEGER_MIN:
-                item = rc - INTEGER_ZERO
-            elif rc >= 0:
-                payload = copy[:rc]
-                item = loads(payload)
-            elif rc == LARGE:
-                payload = ffi.buffer(box.payload, box.bytes)
-                return loads(payload)  # the box ends with this frame, and so does the loan
-            elif rc == LEASED:
-                mine = self._leases.mine  # type: ignore[union-attr]
-                lease = (box.lease, box.number)
-                view = ffi.buffer(box.payload, box.bytes)
-                if box.kind == INTEGER:
-                    item = int.from_bytes(view[:], sys.byteorder, signed=True)
-                else:
-                    payload = view
-                    item = self._leases.loads(payload, lease)  # type: ignore[union-attr]
-                mine += (lease,)
-                rc = 0
-            if rc >= 0:
-                box.taken = 0  # only an empty box may be found by others
-                box = None
-                boxes += (pair,)
-                return item
-        except BaseException as exception:
-            if rc >= 0 or lease is not None or (box is not None and box.taken):
-                todo = [(handle, box, payload, item, exception, lease, mine)]
+            while not failure:
                 try:
-                    start_new_thread(_settle, (todo,))
-                except RuntimeError:  # there cannot be another thread
-                    _settle(todo)
-                except BaseException:
-                    pass  # another signal: `exception` will do
-                try:
-                    if box is not None:
-                        lib.jnq_await(box)
-                except BaseException:
-                    pass
-            raise
-        boxes.append(pair)
-        raise self._get_error(rc)
+                    batch.extend(itertools.islice(source, _BATCH))
+                except BaseException as raised:
+                    failure = raised
+                if not batch:
+                    break
+                self._port.put_many(batch, deadline)
+                put += len(batch)
+                batch.clear()
+        except Declined as declined:
+            rc, _, reason, more = declined.args
+            put += more
+            failure = reason or error(rc)
+        if failure:
+            with contextlib.suppress(AttributeError, TypeError):
+                failure.items_put = put  # type: ignore[attr-defined]
+            raise failure
+
+    def get_many(self, max_items: int, block: bool = True, timeout: float | None = None) -> list[Any]:
+        """Takes some of the oldest items, as get() does, and at least one: those that are there, without waiting for more.
+
+        Args:
+            max_items: so many at most. There may be fewer although more are in the queue.
+            block: wait for the first one if the queue is empty.
+            timeout: for so many seconds at most; None waits for ever.
+
+        Raises:
+            TypeError, ValueError: max_items is not an integer, or less than 1.
+            Exception: as get() does. If an item cannot be unpickled, that one counts as taken; the others go back.
+
+        With JoinableQueue, task_done(n) reports n of them done. If the caller is killed, what it had taken dies with it,
+        or with on_death="redeliver" goes back to the queue.
+        """
+        try:
+            most = min(operator.index(max_items), 2**63)
+        except TypeError:
+            raise TypeError(f"max_items must be an integer, not {max_items!r}") from None
+        if most < 1:
+            raise ValueError(f"max_items must be 1 or more, not {max_items}")
+        if self._get_closed:
+            raise self._closed_error()
+        deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        if self._leases is not None:
+            return self._take_leases(most, deadline)
+        key = (most, deadline)
+        try:
+            return self._port[key]  # type: ignore[no-any-return]
+        except Declined as declined:
+            reason = declined
+        return self._take_anyway(reason, key)  # type: ignore[no-any-return]
 
     async def aget(self) -> Any:
         """Takes the oldest item, as get() does; while the queue is empty, the event loop does other things.
@@ -528,7 +609,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
         if self._leases is not None:
             self._leases.finish_oldest(self._handle, n)
             return
-        rc = _task_done(self._handle, n)
+        rc = self._port.task_done() if n == 1 else lib.jnq_task_done(self._handle, n)
         if rc:
             raise error(rc)
 

@@ -66,7 +66,7 @@ static void is_empty_again(jnq_queue *q)
 
 static void push_front(jnq_queue *q, uint64_t bytes, uint64_t name)
 {
-    jnq_box box = {.bytes = bytes, .payload = box.copy, .kind = JNQ_INLINE};
+    jnq_box box = {.bytes = bytes, .payload = box.copy, .kind = JNQ_INLINE, .form = JNQ_PICKLE};
     uint64_t unit;
     if (bytes > JNQ_INLINE_BYTES) {
         CHECK_EQ(heap_alloc(q, bytes, JNQ_FOREVER, &box.unit), JNQ_OK);
@@ -518,7 +518,7 @@ static void task_that_kills_too_many_is_a_dead_letter(void)
             CHECK_EQ(letter.bytes, size_at(4));
             CHECK(filled(letter.payload, letter.bytes, 4));
             CHECK_EQ(letter.number, base);
-            CHECK_EQ(letter.integer, 0);
+            CHECK_EQ(letter.form, JNQ_PICKLE);
             CHECK_EQ(letter.deaths, most);
             for (uint32_t i = 0; i < JNQ_LETTER_DEATHS; i++) { /* the last of them, oldest first */
                 uint32_t known = most < JNQ_LETTER_DEATHS ? most : JNQ_LETTER_DEATHS;
@@ -554,11 +554,11 @@ static void letters_are_read_newest_first(void)
     for (uint64_t i = n; i--;) {
         CHECK_EQ(jnq_read_letter(q, &cursor, &letter), JNQ_OK);
         CHECK_EQ(letter.number, i);
-        CHECK_EQ(letter.integer, i % 3 == 0);
+        CHECK_EQ(letter.form, i % 3 == 0 ? JNQ_INTEGER : JNQ_PICKLE);
         int64_t value = 0;
-        if (letter.integer)
+        if (letter.form == JNQ_INTEGER)
             memcpy(&value, letter.payload, sizeof value);
-        if (letter.integer)
+        if (letter.form == JNQ_INTEGER)
             CHECK_EQ(value, (int64_t)i - 5);
         else
             CHECK(filled(letter.payload, size_at(i), i));

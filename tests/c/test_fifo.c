@@ -42,7 +42,10 @@ static void push_sized(jnq_queue *q, uint64_t bytes, uint64_t name, bool extent)
     fill(payload, bytes, name);
     uint64_t unit = extent ? staged(q, bytes, name) : 0;
     lock_tail(q);
-    CHECK_EQ(fifo_push(q, extent ? JNQ_EXTENT : JNQ_INLINE, extent ? NULL : payload, bytes, unit, JNQ_FOREVER), JNQ_OK);
+    jnq_piece piece = {payload, bytes};
+    struct fifo_load load = {.kind = extent ? JNQ_EXTENT : JNQ_INLINE, .pieces = &piece, .n = 1, .bytes = bytes,
+                             .unit = unit};
+    CHECK_EQ(fifo_push(q, &load, JNQ_FOREVER), JNQ_OK);
     unlock_tail(q);
 }
 
@@ -55,7 +58,7 @@ static int pop_box(jnq_queue *q, jnq_box *box)
     lock_head(q);
     int rc = fifo_next(q, &record, &freed);
     if (!rc)
-        rc = record_unpack(q, record, box);
+        rc = record_unpack(q, record, q->sh->head.off, box);
     if (rc == JNQ_OK || rc == JNQ_LARGE)
         fifo_step(q, record, 0);
     unlock_head(q);
@@ -166,7 +169,9 @@ static void no_memory_leaves_it_as_it_was(void)
     int rc = JNQ_OK;
     uint64_t n = 0;
     lock_tail(q);
-    while (!(rc = fifo_push(q, JNQ_INLINE, payload, sizeof payload, 0, JNQ_FOREVER)))
+    jnq_piece piece = {payload, sizeof payload};
+    struct fifo_load load = {.kind = JNQ_INLINE, .pieces = &piece, .n = 1, .bytes = sizeof payload};
+    while (!(rc = fifo_push(q, &load, JNQ_FOREVER)))
         n++;
     unlock_tail(q);
     CHECK_EQ(rc, JNQ_NO_MEMORY);
@@ -419,7 +424,7 @@ static void pop_refuses_what_is_no_record(void)
         *record = before;
         record->kind = 0;
         CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
-        record->kind = UINT32_MAX;
+        record->kind = UINT16_MAX;
         CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
         record->kind = JNQ_END;
         CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
@@ -480,9 +485,15 @@ static void records_that_do_not_fit_are_refused(void)
     record->inline_bytes = JNQ_INLINE_BYTES; /* more than the block has */
     CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
     *record = before;
-    const int64_t no_integers[] = {JNQ_INTEGER_MIN + 1, -JNQ_INTEGER_MIN - 1, INT64_MAX, INT64_MIN};
-    for (int i = 0; i < 4; i++) {
-        record->integer = no_integers[i];
+    const struct jnq_record no_items[] = {{.kind = JNQ_INLINE, .form = JNQ_INTEGER, .inline_bytes = 7},
+                                          {.kind = JNQ_INLINE, .form = JNQ_FLOAT, .inline_bytes = 9},
+                                          {.kind = JNQ_INLINE, .form = JNQ_NONE, .inline_bytes = 1},
+                                          {.kind = JNQ_INLINE, .form = JNQ_FORMS, .inline_bytes = 8},
+                                          {.kind = JNQ_CHUNK, .form = 0, .inline_bytes = 16}};
+    for (int i = 0; i < 5; i++) {
+        record->kind = no_items[i].kind;
+        record->form = no_items[i].form;
+        record->inline_bytes = no_items[i].inline_bytes;
         CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
     }
     *record = before;

@@ -118,7 +118,7 @@ static void take_from_the_blocks(void)
         if (leases(q))
             CHECK_EQ(cells_lease(other, record, JNQ_FOREVER, &box), JNQ_LEASED);
         else
-            CHECK_EQ(record_unpack(other, record, &box), bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : JNQ_OK);
+            CHECK_EQ(record_unpack(other, record, 0, &box), bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : JNQ_OK);
         struct step step = {NOTE_TAKE, &other->sh->takes, q->sh->takes + 1, box.lease};
         step_until(other, &step, last);
         unlock_head(other);
@@ -225,15 +225,15 @@ static void step_leaves_what_it_should(void)
     if (leases(q))
         CHECK_EQ(heap_alloc(q, 10, JNQ_FOREVER, &unit), JNQ_OK);
     lock_head(q);
-    note_step(q, NOTE_TAKE, q->owner, &word, 7, unit);
+    note_step(q, NOTE_TAKE, 1, &word, 7, unit);
     CHECK_EQ(word, 7);
     CHECK_EQ(note->kind, 0);
     is_in_hand(q, q, unit, 1, true);
-    note_step(q, NOTE_RETURN, q->owner, &word, 8, unit);
+    note_step(q, NOTE_RETURN, 1, &word, 8, unit);
     CHECK_EQ(word, 8);
     is_in_hand(q, q, unit, 0, false);
-    note_step(q, NOTE_TAKE, q->owner, &word, 9, unit);
-    note_step(q, NOTE_FINISH, q->owner, &word, 10, unit);
+    note_step(q, NOTE_TAKE, 1, &word, 9, unit);
+    note_step(q, NOTE_FINISH, 1, &word, 10, unit);
     CHECK_EQ(word, 10);
     CHECK_EQ(note->kind, 0);
     is_in_hand(q, q, unit, 1, false);

@@ -43,20 +43,19 @@ static bool redelivers(void) { return mode == JNQ_REDELIVER; }
 static void take_integer(jnq_queue *q, jnq_box *box, int64_t value)
 {
     int64_t answer = jnq_get(q, box, JNQ_NOW);
-    CHECK_EQ(box->kind, JNQ_INTEGER);
+    CHECK_EQ(box->form, JNQ_INTEGER);
     CHECK_EQ(box->bytes, sizeof value);
     CHECK(!memcmp(box->payload, &value, sizeof value));
     if (redelivers()) {
         CHECK_EQ(answer, JNQ_LEASED);
         return;
     }
-    CHECK_OP(answer, >=, JNQ_INTEGER_MIN);
-    CHECK_EQ(answer - JNQ_INTEGER_ZERO, value);
+    CHECK_EQ(answer, sizeof value);
 }
 
 static void integers_come_back(void)
 {
-    static const int64_t values[] = {0, 1, -1, 255, -JNQ_INTEGER_MIN, JNQ_INTEGER_MIN};
+    static const int64_t values[] = {0, 1, -1, 255, INT64_MIN, INT64_MAX};
     enum { VALUES = sizeof values / sizeof *values };
     jnq_queue *q = make_queue(0);
     jnq_box box;
@@ -207,7 +206,7 @@ static void rebox_makes_a_box_for_unget(void)
     if (!redelivers()) { /* a lease stays in its box */
         memcpy(payload, box.payload, sizeof payload);
         jnq_release(&box);
-        jnq_rebox(q, &box, payload, sizeof payload);
+        jnq_rebox(q, &box, JNQ_PICKLE, payload, sizeof payload);
     }
     CHECK_EQ(jnq_unget(q, &box), JNQ_OK);
     get_item(q, sizeof payload, 5);

@@ -220,19 +220,19 @@ static int put(struct item item, int64_t deadline)
 /* Whether the box holds the item, and a get answered so. */
 static bool holds(int64_t answer, struct item item)
 {
+    int64_t integer = integer_of(item.name);
     if (!box.taken)
         return false;
     if (box.lease) {
-        int64_t integer = integer_of(item.name);
         if (answer != JNQ_LEASED || jnq_on_death(q) != JNQ_REDELIVER)
             return false;
         if (item.bytes == INTEGER)
-            return box.kind == JNQ_INTEGER && box.bytes == sizeof integer && !memcmp(box.payload, &integer, box.bytes);
-        return box.kind != JNQ_INTEGER && box.bytes == item.bytes &&
+            return box.form == JNQ_INTEGER && box.bytes == sizeof integer && !memcmp(box.payload, &integer, box.bytes);
+        return box.form == JNQ_PICKLE && box.bytes == item.bytes &&
                !memcmp(box.payload, text_of(item.name), item.bytes);
     }
     if (item.bytes == INTEGER)
-        return answer == JNQ_INTEGER_ZERO + integer_of(item.name);
+        return answer == sizeof integer && box.form == JNQ_INTEGER && !memcmp(box.payload, &integer, sizeof integer);
     return answer == (item.bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : (int64_t)item.bytes) && box.bytes == item.bytes &&
            !memcmp(box.payload, text_of(item.name), item.bytes);
 }
@@ -967,7 +967,7 @@ static void take_and_fail(void)
 static void take_to_rebox(void)
 {
     take_first();
-    jnq_rebox(q, &box, text_of(model->items[0].name), model->items[0].bytes);
+    jnq_rebox(q, &box, JNQ_PICKLE, text_of(model->items[0].name), model->items[0].bytes);
 }
 
 static void take_and_cut(void)
@@ -1540,7 +1540,7 @@ static bool letters_are_right(void)
         EXPECT_EQ(jnq_read_letter(q, &cursor, &letter), JNQ_OK);
         EXPECT_EQ(letter.number, item.name);
         EXPECT_EQ(letter.deaths, item.deaths);
-        EXPECT_EQ(letter.integer, item.bytes == INTEGER);
+        EXPECT_EQ(letter.form, item.bytes == INTEGER ? JNQ_INTEGER : JNQ_PICKLE);
         int64_t integer = integer_of(item.name);
         EXPECT_EQ(letter.bytes, letter.integer ? sizeof integer : item.bytes);
         EXPECT(!memcmp(letter.payload, letter.integer ? (char *)&integer : text_of(item.name), letter.bytes));
@@ -2140,7 +2140,7 @@ static struct scenario scenarios[] = {
      .sleeps = true},
     /* get */
     {"get", .setup = short_items, .operation = gets_now, .result = 20, .effects = {takes}},
-    {"get_integer", .setup = integers, .operation = gets_now, .result = JNQ_INTEGER_ZERO - 5000000, .effects = {takes}},
+    {"get_integer", .setup = integers, .operation = gets_now, .result = sizeof(int64_t), .effects = {takes}},
     {"get_large", .setup = large_items, .operation = gets_now, .result = JNQ_LARGE, .effects = {takes}},
     {"get_returned", .setup = returned_items, .operation = gets_now, .result = 20, .effects = {takes}},
     {"get_returned_large", .setup = returned_large, .operation = gets_now, .result = JNQ_LARGE, .effects = {takes}},
@@ -2252,7 +2252,7 @@ static struct scenario scenarios[] = {
     /* with somebody who sleeps meanwhile */
     {"put_for_a_getter", .operation = puts_now, .bytes = 20, .effects = {appends}, .sleeper = sleeper_gets,
      .awake = takes},
-    {"get_for_a_putter", .maxsize = 2, .setup = integers, .operation = gets_now, .result = JNQ_INTEGER_ZERO - 5000000,
+    {"get_for_a_putter", .maxsize = 2, .setup = integers, .operation = gets_now, .result = sizeof(int64_t),
      .bytes = 20, .effects = {takes}, .sleeper = sleeper_puts, .awake = appends},
     {"task_done_for_a_joiner", .setup = one_to_zero, .operation = reports_done, .effects = {finishes},
      .sleeper = sleeper_joins},

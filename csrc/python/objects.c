@@ -1,0 +1,894 @@
+#define _GNU_SOURCE
+#include "objects.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "jnq.h"
+
+#define BATCH_BYTES 16384     /* of a batch on its way; it lies on the stack */
+#define SMALL_BYTES 1024      /* a longer payload is no part of a batch */
+#define GIL_KEEP_BYTES 65536  /* copying more takes long enough to let other threads run */
+#define BUFFER_ALIGNMENT 64
+#define FORK_PATIENCE_MS 60000
+
+static PyObject *declined; /* the exception class */
+
+/* --- loans -------------------------------------------------------------------------------------------------- */
+
+/* An item, or a part of one, in memory that is ours as long as this object lives. */
+typedef struct loan {
+    PyObject_HEAD
+    jnq_box *box; /* the item, or NULL: a part */
+    struct loan *whole; /* of which it is one */
+    char *start;
+    Py_ssize_t bytes;
+    int is_private; /* a copy that a fork has made */
+    struct loan *next, **previous; /* all items */
+} Loan;
+
+static PyTypeObject *loan_type;
+static Loan *loans;
+
+static Loan *new_loan(char *start, uint64_t bytes)
+{
+    Loan *loan = PyObject_New(Loan, loan_type);
+    if (!loan)
+        return NULL;
+    loan->box = NULL;
+    loan->whole = loan->next = NULL;
+    loan->previous = NULL;
+    loan->start = start;
+    loan->bytes = (Py_ssize_t)bytes;
+    loan->is_private = 0;
+    return loan;
+}
+
+/* Lets the box's item go on in an object. The box is empty then, also without memory for it: then the item is lost. */
+static Loan *lend(jnq_box *box)
+{
+    size_t head = offsetof(jnq_box, copy), size = head + (box->payload == box->copy ? box->bytes : 0);
+    jnq_box *moved = PyMem_Malloc(sizeof *moved);
+    Loan *loan = moved ? new_loan(NULL, box->bytes) : NULL;
+    if (!loan) {
+        PyMem_Free(moved);
+        jnq_release(box);
+        return moved ? NULL : (Loan *)PyErr_NoMemory();
+    }
+    memcpy(moved, box, size);
+    if (box->payload == box->copy)
+        moved->payload = moved->copy;
+    box->taken = 0;
+    loan->box = moved;
+    loan->start = (char *)moved->payload;
+    loan->next = loans;
+    loan->previous = &loans;
+    if (loans)
+        loans->previous = &loan->next;
+    loans = loan;
+    return loan;
+}
+
+static Loan *part_of(Loan *whole, uint64_t off, uint64_t bytes)
+{
+    Loan *part = new_loan(whole->start + off, bytes);
+    if (part) {
+        Py_INCREF(whole);
+        part->whole = whole;
+    }
+    return part;
+}
+
+static void loan_dealloc(Loan *loan)
+{
+    PyTypeObject *type = Py_TYPE(loan);
+    if (loan->previous) {
+        *loan->previous = loan->next;
+        if (loan->next)
+            loan->next->previous = loan->previous;
+    }
+    if (loan->is_private)
+        munmap(loan->start, (size_t)loan->bytes);
+    if (loan->box) {
+        jnq_release(loan->box);
+        PyMem_Free(loan->box);
+    }
+    Py_XDECREF(loan->whole);
+    PyObject_Free(loan);
+    Py_DECREF(type);
+}
+
+static int loan_getbuffer(Loan *loan, Py_buffer *view, int flags)
+{
+    return PyBuffer_FillInfo(view, (PyObject *)loan, loan->start, loan->bytes, 0, flags);
+}
+
+static PyObject *loan_lease(Loan *loan, void *unused)
+{
+    (void)unused;
+    return Py_BuildValue("KK", (unsigned long long)loan->box->lease, (unsigned long long)loan->box->number);
+}
+
+static PyObject *loan_address(Loan *loan, void *unused)
+{
+    (void)unused;
+    return PyLong_FromVoidPtr(loan->box);
+}
+
+/* --- out ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t word_at(const char *start, uint64_t index)
+{
+    uint64_t word;
+    memcpy(&word, start + index * sizeof word, sizeof word);
+    return word;
+}
+
+/* Where the parts of a parcel are. */
+struct parcel {
+    uint64_t pickle_off, pickle_bytes, buffers;
+};
+
+static int open_parcel(const char *start, uint64_t bytes, struct parcel *parcel)
+{
+    uint64_t words = bytes / sizeof(uint64_t);
+    if (words < 2)
+        return 0;
+    parcel->pickle_bytes = word_at(start, 0);
+    parcel->buffers = word_at(start, 1);
+    if (parcel->buffers > (words - 2) / 2)
+        return 0;
+    parcel->pickle_off = (2 + 2 * parcel->buffers) * sizeof(uint64_t);
+    return parcel->pickle_bytes <= bytes - parcel->pickle_off;
+}
+
+static PyObject *broken_parcel(void)
+{
+    PyErr_SetString(PyExc_RuntimeError,
+                    "the queue's memory was overwritten by something that is not joinq; make a new queue");
+    return NULL;
+}
+
+/* A view of a buffer: where it is, if that is an extent of ours, else a copy. */
+static PyObject *buffer_of(Loan *loan, const char *start, uint64_t off, uint64_t bytes)
+{
+    int stays = loan && loan->box->unit;
+    PyObject *holder = stays ? (PyObject *)part_of(loan, off, bytes)
+                             : PyByteArray_FromStringAndSize(start + off, (Py_ssize_t)bytes);
+    PyObject *view = holder ? PyMemoryView_FromObject(holder) : NULL;
+    Py_XDECREF(holder);
+    return view;
+}
+
+static PyObject *load_parcel(PyObject *loads, Loan *loan, const char *start, uint64_t bytes)
+{
+    struct parcel parcel;
+    if (!open_parcel(start, bytes, &parcel))
+        return broken_parcel();
+    PyObject *buffers = PyList_New((Py_ssize_t)parcel.buffers), *item = NULL;
+    for (uint64_t i = 0; buffers && i < parcel.buffers; i++) {
+        uint64_t off = word_at(start, 2 + 2 * i), length = word_at(start, 3 + 2 * i);
+        int fits = off <= bytes && length <= bytes - off;
+        PyObject *view = fits ? buffer_of(loan, start, off, length) : broken_parcel();
+        if (!view)
+            Py_CLEAR(buffers);
+        else
+            PyList_SET_ITEM(buffers, (Py_ssize_t)i, view);
+    }
+    PyObject *pickle = PyBytes_FromStringAndSize(start + parcel.pickle_off, (Py_ssize_t)parcel.pickle_bytes);
+    PyObject *args = pickle ? PyTuple_Pack(1, pickle) : NULL;
+    PyObject *names = buffers ? Py_BuildValue("{sO}", "buffers", buffers) : NULL;
+    if (args && names)
+        item = PyObject_Call(loads, args, names);
+    Py_XDECREF(names);
+    Py_XDECREF(args);
+    Py_XDECREF(pickle);
+    Py_XDECREF(buffers);
+    return item;
+}
+
+static PyObject *load_bytes(const char *payload, uint64_t bytes)
+{
+    if (bytes <= GIL_KEEP_BYTES)
+        return PyBytes_FromStringAndSize(payload, (Py_ssize_t)bytes);
+    PyObject *item = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
+    if (item) {
+        Py_BEGIN_ALLOW_THREADS
+        memcpy(PyBytes_AS_STRING(item), payload, bytes);
+        Py_END_ALLOW_THREADS
+    }
+    return item;
+}
+
+static PyObject *load_pickle(PyObject *loads, Loan *loan, const char *payload, uint64_t bytes)
+{
+    if (loan)
+        return PyObject_CallFunctionObjArgs(loads, (PyObject *)loan, NULL);
+    PyObject *pickle = PyBytes_FromStringAndSize(payload, (Py_ssize_t)bytes);
+    PyObject *item = pickle ? PyObject_CallFunctionObjArgs(loads, pickle, NULL) : NULL;
+    Py_XDECREF(pickle);
+    return item;
+}
+
+/* The object that such a payload stands for. `loan`, if any, is what keeps it. */
+static PyObject *load(PyObject *loads, Loan *loan, uint64_t form, const char *payload, uint64_t bytes)
+{
+    int64_t integer;
+    double number;
+    switch (form) {
+    case JNQ_INTEGER:
+        memcpy(&integer, payload, sizeof integer);
+        return PyLong_FromLongLong(integer);
+    case JNQ_FLOAT:
+        memcpy(&number, payload, sizeof number);
+        return PyFloat_FromDouble(number);
+    case JNQ_NONE:
+        Py_RETURN_NONE;
+    case JNQ_FALSE:
+        Py_RETURN_FALSE;
+    case JNQ_TRUE:
+        Py_RETURN_TRUE;
+    case JNQ_BYTES:
+        return load_bytes(payload, bytes);
+    case JNQ_UCS1:
+        return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, payload, (Py_ssize_t)bytes);
+    case JNQ_UCS2:
+        return PyUnicode_FromKindAndData(PyUnicode_2BYTE_KIND, payload, (Py_ssize_t)bytes / 2);
+    case JNQ_UCS4:
+        return PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, payload, (Py_ssize_t)bytes / 4);
+    case JNQ_PARCEL:
+        return load_parcel(loads, loan, payload, bytes);
+    default:
+        return load_pickle(loads, loan, payload, bytes);
+    }
+}
+
+/* --- in ----------------------------------------------------------------------------------------------------- */
+
+/* The form of an object that need not be pickled, with its payload; -1 for others. */
+static int plain_form(PyObject *obj, jnq_piece *payload, int64_t *word)
+{
+    *payload = (jnq_piece){(const char *)word, 0};
+    if (PyLong_CheckExact(obj)) {
+        int overflow;
+        *word = PyLong_AsLongLongAndOverflow(obj, &overflow);
+        payload->bytes = sizeof *word;
+        return overflow ? -1 : JNQ_INTEGER;
+    }
+    if (PyUnicode_CheckExact(obj)) {
+#if PY_VERSION_HEX < 0x030C0000
+        if (PyUnicode_READY(obj)) {
+            PyErr_Clear();
+            return -1;
+        }
+#endif
+        int kind = (int)PyUnicode_KIND(obj);
+        *payload = (jnq_piece){PyUnicode_DATA(obj), (uint64_t)(PyUnicode_GET_LENGTH(obj) * kind)};
+        return kind == PyUnicode_1BYTE_KIND ? JNQ_UCS1 : kind == PyUnicode_2BYTE_KIND ? JNQ_UCS2 : JNQ_UCS4;
+    }
+    if (obj == Py_None)
+        return JNQ_NONE;
+    if (PyFloat_CheckExact(obj)) {
+        double number = PyFloat_AS_DOUBLE(obj);
+        memcpy(word, &number, sizeof number);
+        payload->bytes = sizeof number;
+        return JNQ_FLOAT;
+    }
+    if (PyBytes_CheckExact(obj)) {
+        *payload = (jnq_piece){PyBytes_AS_STRING(obj), (uint64_t)PyBytes_GET_SIZE(obj)};
+        return JNQ_BYTES;
+    }
+    if (PyBool_Check(obj))
+        return obj == Py_True ? JNQ_TRUE : JNQ_FALSE;
+    return -1;
+}
+
+/* What an object is in the queue: its form, and the pieces of its payload. They belong to the object, to `word`, or to
+ * what is kept here. */
+struct load {
+    int form;
+    uint64_t n; /* pieces */
+    jnq_piece *pieces, one;
+    int64_t word;
+    PyObject *pickle;   /* what dumps() gave */
+    Py_buffer *buffers; /* that are held */
+    Py_ssize_t n_buffers;
+    uint64_t *table; /* of a parcel */
+};
+
+static void drop(struct load *load)
+{
+    for (Py_ssize_t i = 0; i < load->n_buffers; i++)
+        PyBuffer_Release(&load->buffers[i]);
+    PyMem_Free(load->buffers);
+    PyMem_Free(load->table);
+    if (load->pieces != &load->one)
+        PyMem_Free(load->pieces);
+    Py_XDECREF(load->pickle);
+}
+
+/* Holds the buffer of each object of the list. */
+static int hold(struct load *load, PyObject *list)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        if (PyObject_GetBuffer(PyList_GET_ITEM(list, i), &load->buffers[load->n_buffers], PyBUF_SIMPLE))
+            return -1;
+        load->n_buffers++;
+    }
+    return 0;
+}
+
+static void add_piece(struct load *load, const void *start, uint64_t bytes)
+{
+    load->pieces[load->n++] = (jnq_piece){start, bytes};
+}
+
+/* The pieces of a pickle in several parts, with its buffers if it has any. */
+static int take_apart(struct load *load, PyObject *parts, PyObject *buffers)
+{
+    static const char padding[BUFFER_ALIGNMENT];
+    Py_ssize_t n_parts = PyList_GET_SIZE(parts), n = n_parts + PyList_GET_SIZE(buffers);
+    uint64_t n_table = n > n_parts ? 2 + 2 * (uint64_t)(n - n_parts) : 0, off = n_table * sizeof(uint64_t);
+    load->pieces = PyMem_New(jnq_piece, (size_t)(1 + 2 * n));
+    load->buffers = PyMem_New(Py_buffer, (size_t)n);
+    load->table = PyMem_New(uint64_t, (size_t)n_table);
+    if (!load->pieces || !load->buffers || !load->table) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (hold(load, parts) || hold(load, buffers))
+        return -1;
+    if (n_table)
+        add_piece(load, load->table, off);
+    for (Py_ssize_t i = 0; i < n_parts; i++) {
+        add_piece(load, load->buffers[i].buf, (uint64_t)load->buffers[i].len);
+        off += (uint64_t)load->buffers[i].len;
+    }
+    load->form = n_table ? JNQ_PARCEL : JNQ_PICKLE;
+    if (!n_table)
+        return 0;
+    load->table[0] = off - n_table * sizeof(uint64_t);
+    load->table[1] = (uint64_t)(n - n_parts);
+    uint64_t *entry = load->table + 2;
+    for (Py_ssize_t i = n_parts; i < n; i++) {
+        uint64_t bytes = (uint64_t)load->buffers[i].len, pad = -off % BUFFER_ALIGNMENT;
+        add_piece(load, padding, pad);
+        add_piece(load, load->buffers[i].buf, bytes);
+        off += pad;
+        *entry++ = off;
+        *entry++ = bytes;
+        off += bytes;
+    }
+    return 0;
+}
+
+/* Readies an object. Returns 0, or -1 with an exception. drop() must follow in any case. */
+static int pack(struct load *load, PyObject *obj, PyObject *dumps)
+{
+    load->pieces = &load->one;
+    load->n = 1;
+    load->pickle = NULL;
+    load->buffers = NULL;
+    load->n_buffers = 0;
+    load->table = NULL;
+    load->form = plain_form(obj, load->pieces, &load->word);
+    if (load->form >= 0)
+        return 0;
+    load->form = JNQ_PICKLE;
+    load->pickle = PyObject_CallFunctionObjArgs(dumps, obj, NULL);
+    if (!load->pickle)
+        return -1;
+    if (PyBytes_CheckExact(load->pickle)) {
+        load->pieces[0] =
+            (jnq_piece){PyBytes_AS_STRING(load->pickle), (uint64_t)PyBytes_GET_SIZE(load->pickle)};
+        return 0;
+    }
+    load->n = 0;
+    return take_apart(load, PyTuple_GET_ITEM(load->pickle, 0), PyTuple_GET_ITEM(load->pickle, 1));
+}
+
+/* --- ports -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    jnq_queue *q;
+    PyObject *handle; /* keeps q */
+    PyObject *dumps, *loads;
+} Port;
+
+static PyObject *port_new(PyTypeObject *type, PyObject *args, PyObject *names)
+{
+    PyObject *handle, *address, *dumps, *loads;
+    (void)names;
+    if (!PyArg_ParseTuple(args, "OOOO", &handle, &address, &dumps, &loads))
+        return NULL;
+    void *q = PyLong_AsVoidPtr(address);
+    Port *port = q ? (Port *)type->tp_alloc(type, 0) : NULL;
+    if (!port)
+        return NULL;
+    Py_INCREF(handle);
+    Py_INCREF(dumps);
+    Py_INCREF(loads);
+    port->q = q;
+    port->handle = handle;
+    port->dumps = dumps;
+    port->loads = loads;
+    return (PyObject *)port;
+}
+
+static void port_dealloc(Port *port)
+{
+    PyTypeObject *type = Py_TYPE(port);
+    Py_XDECREF(port->handle);
+    Py_XDECREF(port->dumps);
+    Py_XDECREF(port->loads);
+    type->tp_free(port);
+    Py_DECREF(type);
+}
+
+/* --- ports: out --------------------------------------------------------------------------------------------- */
+
+/* Raises Declined, with the exception that is set, if any, as its reason. Takes loan and more over. */
+static void decline(int64_t rc, Loan *loan, PyObject *more)
+{
+    PyObject *kind, *reason, *traceback;
+    PyErr_Fetch(&kind, &reason, &traceback);
+    if (kind) {
+        PyErr_NormalizeException(&kind, &reason, &traceback);
+        if (traceback)
+            PyException_SetTraceback(reason, traceback);
+    }
+    PyObject *args = Py_BuildValue("LOOO", (long long)rc, loan ? (PyObject *)loan : Py_None, reason ? reason : Py_None,
+                                   more ? more : Py_None);
+    Py_XDECREF(kind);
+    Py_XDECREF(reason);
+    Py_XDECREF(traceback);
+    Py_XDECREF(loan);
+    Py_XDECREF(more);
+    if (args)
+        PyErr_SetObject(declined, args);
+    Py_XDECREF(args);
+}
+
+/* Declines the item in the box because of the exception that is set; `before` are those of a batch before it. */
+static void decline_box(jnq_box *box, const char *before, uint64_t bytes)
+{
+    PyObject *kind, *reason, *traceback;
+    PyErr_Fetch(&kind, &reason, &traceback);
+    Loan *loan = lend(box);
+    PyObject *more = bytes ? PyBytes_FromStringAndSize(before, (Py_ssize_t)bytes) : NULL;
+    PyErr_Clear();
+    PyErr_Restore(kind, reason, traceback);
+    decline(JNQ_OK, loan, more);
+}
+
+static PyObject *take_one(Port *port, int64_t deadline)
+{
+    jnq_box box;
+    int64_t rc = jnq_get(port->q, &box, deadline);
+    if (rc >= 0) {
+        PyObject *item = load(port->loads, NULL, box.form, box.payload, box.bytes);
+        if (!item)
+            decline_box(&box, NULL, 0);
+        return item;
+    }
+    if (rc != JNQ_LARGE && rc != JNQ_LEASED) {
+        decline(rc, NULL, NULL);
+        return NULL;
+    }
+    Loan *loan = lend(&box);
+    if (!loan || rc == JNQ_LEASED)
+        return (PyObject *)loan;
+    PyObject *item = load(port->loads, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
+    if (item)
+        Py_DECREF(loan);
+    else
+        decline(JNQ_OK, loan, NULL);
+    return item;
+}
+
+/* The item of a batch that begins at `at`, and the next one. */
+static const char *next_packed(const char *at, jnq_packed *header, const char **payload)
+{
+    memcpy(header, at, sizeof *header);
+    *payload = at + sizeof *header;
+    return *payload + (header->bytes + 7) / 8 * 8;
+}
+
+/* Gives the items from `batch` to `end` back to the queue, the last one first, so that they are in order again. */
+static void give_back(Port *port, const char *batch, const char *end)
+{
+    jnq_packed header;
+    const char *payload;
+    while (batch < end) {
+        const char *last = batch, *next;
+        while ((next = next_packed(last, &header, &payload)) < end)
+            last = next;
+        next_packed(last, &header, &payload);
+        jnq_box box;
+        jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
+        while (jnq_unget(port->q, &box) == JNQ_INTERRUPTED)
+            ;
+        end = last;
+    }
+}
+
+/* A list of the items of a batch. One that fails is declined, with those before it; those behind it go back. */
+static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
+{
+    const char *at = batch, *payload;
+    jnq_packed header;
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    for (uint64_t i = 0; list && i < n; i++) {
+        const char *next = next_packed(at, &header, &payload);
+        PyObject *item = load(port->loads, NULL, header.form, payload, header.bytes);
+        if (item) {
+            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+            at = next;
+            continue;
+        }
+        Py_CLEAR(list);
+        const char *end = next;
+        for (uint64_t j = i + 1; j < n; j++)
+            end = next_packed(end, &header, &payload);
+        give_back(port, next, end);
+        next_packed(at, &header, &payload);
+        jnq_box box;
+        jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
+        decline_box(&box, batch, (uint64_t)(at - batch));
+    }
+    return list;
+}
+
+static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
+{
+    _Alignas(8) char batch[BATCH_BYTES];
+    int64_t n = jnq_get_batch(port->q, batch, sizeof batch, most, deadline);
+    if (n > 0)
+        return load_batch(port, batch, (uint64_t)n);
+    PyObject *item = NULL, *list = NULL;
+    if (n < 0)
+        decline(n, NULL, NULL);
+    else
+        item = take_one(port, deadline);
+    if (item) {
+        list = PyList_New(1);
+        if (list)
+            PyList_SET_ITEM(list, 0, item);
+        else
+            Py_DECREF(item);
+    }
+    return list;
+}
+
+static int deadline_of(PyObject *number, int64_t *deadline)
+{
+    *deadline = PyLong_AsLongLong(number);
+    return *deadline == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *port_take(Port *port, PyObject *key)
+{
+    int64_t deadline;
+    if (!PyTuple_CheckExact(key))
+        return deadline_of(key, &deadline) ? NULL : take_one(port, deadline);
+    uint64_t most = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(key, 0));
+    if (PyErr_Occurred() || deadline_of(PyTuple_GET_ITEM(key, 1), &deadline))
+        return NULL;
+    return take_many(port, most, deadline);
+}
+
+static PyObject *port_give_back(Port *port, PyObject *batch)
+{
+    char *start = PyBytes_AsString(batch);
+    if (!start)
+        return NULL;
+    give_back(port, start, start + PyBytes_GET_SIZE(batch));
+    Py_RETURN_NONE;
+}
+
+/* Unpickles what a loan holds, once more. */
+static PyObject *port_load(Port *port, PyObject *object)
+{
+    Loan *loan = (Loan *)object;
+    return load(port->loads, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
+}
+
+/* --- ports: in ---------------------------------------------------------------------------------------------- */
+
+/* Signal handlers run while it waits. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
+static int put_pieces(Port *port, const struct load *load, int64_t deadline)
+{
+    int rc;
+    do
+        rc = jnq_put_pieces(port->q, load->form, load->pieces, load->n, deadline);
+    while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
+    return rc;
+}
+
+static PyObject *port_put(Port *port, PyObject *const *args, Py_ssize_t n)
+{
+    int64_t deadline;
+    struct load load;
+    if (n != 2) {
+        PyErr_SetString(PyExc_TypeError, "put() takes an object and a deadline");
+        return NULL;
+    }
+    if (deadline_of(args[1], &deadline))
+        return NULL;
+    int rc = JNQ_INTERRUPTED;
+    if (!pack(&load, args[0], port->dumps))
+        rc = put_pieces(port, &load, deadline);
+    drop(&load);
+    return rc == JNQ_INTERRUPTED ? NULL : PyLong_FromLong(rc);
+}
+
+/* A batch that is being made, and how many of its items have been put. */
+struct batch {
+    uint64_t bytes, items, put;
+    _Alignas(8) char packed[BATCH_BYTES];
+};
+
+static int flush(Port *port, struct batch *batch, int64_t deadline)
+{
+    int rc;
+    const char *rest = batch->packed;
+    do {
+        uint64_t put = 0;
+        rc = jnq_put_batch(port->q, rest, batch->items, &put, deadline);
+        batch->put += put;
+        batch->items -= put;
+        for (; put; put--) {
+            jnq_packed header;
+            const char *payload;
+            rest = next_packed(rest, &header, &payload);
+        }
+    } while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
+    batch->bytes = batch->items = 0;
+    return rc;
+}
+
+static int add(Port *port, struct batch *batch, const struct load *load, int64_t deadline)
+{
+    uint64_t bytes = 0;
+    int rc = JNQ_OK;
+    for (uint64_t i = 0; i < load->n; i++)
+        bytes += load->pieces[i].bytes;
+    uint64_t size = sizeof(jnq_packed) + (bytes + 7) / 8 * 8;
+    if (batch->bytes + size > sizeof batch->packed || bytes > SMALL_BYTES)
+        rc = flush(port, batch, deadline);
+    if (rc)
+        return rc;
+    if (bytes > SMALL_BYTES) {
+        rc = put_pieces(port, load, deadline);
+        batch->put += !rc;
+        return rc;
+    }
+    char *to = batch->packed + batch->bytes;
+    memcpy(to, &(jnq_packed){(uint32_t)bytes, (uint32_t)load->form}, sizeof(jnq_packed));
+    to += sizeof(jnq_packed);
+    for (uint64_t i = 0; i < load->n; i++) {
+        memcpy(to, load->pieces[i].start, load->pieces[i].bytes);
+        to += load->pieces[i].bytes;
+    }
+    batch->bytes += size;
+    batch->items++;
+    return JNQ_OK;
+}
+
+/* Puts the objects of a list. Returns None, or raises Declined with the exception of pickling or of a signal handler as
+ * its reason, and how many are in. */
+static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
+{
+    int64_t deadline;
+    struct load load;
+    struct batch batch = {.bytes = 0};
+    if (n != 2 || !PyList_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "put_many() takes a list and a deadline");
+        return NULL;
+    }
+    if (deadline_of(args[1], &deadline))
+        return NULL;
+    int rc = JNQ_OK;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]) && !rc; i++) {
+        PyObject *obj = PyList_GET_ITEM(args[0], i);
+        Py_INCREF(obj);
+        if (pack(&load, obj, port->dumps)) {
+            PyObject *kind, *reason, *traceback;
+            PyErr_Fetch(&kind, &reason, &traceback);
+            rc = flush(port, &batch, deadline); /* what comes before it */
+            if (PyErr_Occurred())
+                PyErr_Clear();
+            PyErr_Restore(kind, reason, traceback);
+            rc = JNQ_INTERRUPTED;
+        } else {
+            rc = add(port, &batch, &load, deadline);
+        }
+        drop(&load);
+        Py_DECREF(obj);
+    }
+    if (!rc)
+        rc = flush(port, &batch, deadline);
+    if (!rc)
+        Py_RETURN_NONE;
+    decline(rc, NULL, PyLong_FromUnsignedLongLong(batch.put));
+    return NULL;
+}
+
+static PyObject *port_task_done(Port *port, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(jnq_task_done(port->q, 1));
+}
+
+/* --- forks -------------------------------------------------------------------------------------------------- */
+
+static int done[2] = {-1, -1}; /* a pipe: by it the child says that it has its copies */
+
+static int in_segment(const Loan *loan) { return loan->box && loan->box->unit && !loan->is_private; }
+
+static PyObject *before_fork(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    for (Loan *loan = loans; loan; loan = loan->next)
+        if (in_segment(loan)) {
+            if (pipe2(done, O_CLOEXEC))
+                done[0] = done[1] = -1; /* then nobody waits */
+            break;
+        }
+    Py_RETURN_NONE;
+}
+
+static void close_end(int end)
+{
+    if (done[end] >= 0)
+        close(done[end]);
+    done[end] = -1;
+}
+
+static PyObject *after_fork_in_parent(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    close_end(1);
+    /* With the GIL, so that nothing is freed or changed. It ends with the child, too. */
+    if (done[0] >= 0) {
+        struct pollfd said = {.fd = done[0], .events = POLLIN};
+        while (poll(&said, 1, FORK_PATIENCE_MS) < 0 && errno == EINTR)
+            ;
+    }
+    close_end(0);
+    Py_RETURN_NONE;
+}
+
+/* The pages that a loan of this queue lies in. */
+static jnq_piece pages_of(const Loan *loan)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), bytes = (uint64_t)loan->bytes;
+    return (jnq_piece){loan->start, (bytes + page - 1) / page * page};
+}
+
+static int by_start(const void *a, const void *b)
+{
+    const char *x = ((const jnq_piece *)a)->start, *y = ((const jnq_piece *)b)->start;
+    return (x > y) - (x < y);
+}
+
+/* Lets all loans of this queue have copies where they are, and the queue go on elsewhere. 0 if there is no memory. */
+static int privatize(jnq_queue *q)
+{
+    size_t n = 0;
+    for (Loan *loan = loans; loan; loan = loan->next)
+        n += in_segment(loan) && loan->box->queue == q;
+    jnq_piece *pages = PyMem_New(jnq_piece, n);
+    if (!pages)
+        return 0;
+    n = 0;
+    for (Loan *loan = loans; loan; loan = loan->next)
+        if (in_segment(loan) && loan->box->queue == q)
+            pages[n++] = pages_of(loan);
+    qsort(pages, n, sizeof *pages, by_start);
+    int moved = !jnq_move(q, pages, n);
+    for (Loan *loan = loans; loan && moved; loan = loan->next)
+        if (in_segment(loan) && loan->box->queue == q)
+            loan->is_private = 1;
+    PyMem_Free(pages);
+    return moved;
+}
+
+static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    close_end(0);
+    for (Loan *loan = loans; loan; loan = loan->next)
+        if (in_segment(loan) && !privatize(loan->box->queue)) {
+            PyErr_NoMemory();
+            close_end(1);
+            return NULL;
+        }
+    close_end(1); /* which the parent sees */
+    Py_RETURN_NONE;
+}
+
+/* Unpickles a payload that was copied: load(loads, form, payload). */
+static PyObject *load_copy(PyObject *module, PyObject *args)
+{
+    PyObject *loads;
+    int form;
+    const char *payload;
+    Py_ssize_t bytes;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "Oiy#", &loads, &form, &payload, &bytes))
+        return NULL;
+    return load(loads, NULL, (uint64_t)form, payload, (uint64_t)bytes);
+}
+
+/* --- the module --------------------------------------------------------------------------------------------- */
+
+static PyMethodDef port_methods[] = {
+    {"put", (PyCFunction)(void (*)(void))port_put, METH_FASTCALL, NULL},
+    {"put_many", (PyCFunction)(void (*)(void))port_put_many, METH_FASTCALL, NULL},
+    {"task_done", (PyCFunction)port_task_done, METH_NOARGS, NULL},
+    {"give_back", (PyCFunction)port_give_back, METH_O, NULL},
+    {"load", (PyCFunction)port_load, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot port_slots[] = {
+    {Py_tp_new, port_new},
+    {Py_tp_dealloc, port_dealloc},
+    {Py_tp_methods, port_methods},
+    {Py_mp_subscript, port_take},
+    {0, NULL},
+};
+
+static PyType_Spec port_spec = {"joinq._jnq.Port", sizeof(Port), 0, Py_TPFLAGS_DEFAULT, port_slots};
+
+static PyGetSetDef loan_attributes[] = {
+    {"lease", (getter)loan_lease, NULL, "(lease, number), as jnq_finish() wants them", NULL},
+    {"box", (getter)loan_address, NULL, "the address of its jnq_box", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot loan_slots[] = {
+    {Py_tp_dealloc, loan_dealloc},
+    {Py_tp_getset, loan_attributes},
+#if PY_VERSION_HEX >= 0x03090000
+    {Py_bf_getbuffer, loan_getbuffer},
+#endif
+    {0, NULL},
+};
+
+static PyType_Spec loan_spec = {"joinq._jnq.Loan", sizeof(Loan), 0, Py_TPFLAGS_DEFAULT, loan_slots};
+
+static PyMethodDef functions[] = {
+    {"load", load_copy, METH_VARARGS, NULL},
+    {"before_fork", before_fork, METH_NOARGS, NULL},
+    {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, NULL},
+    {"after_fork_in_child", after_fork_in_child, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int add_object(PyObject *module, const char *name, PyObject *object)
+{
+    if (object && !PyModule_AddObject(module, name, object))
+        return 0;
+    Py_XDECREF(object);
+    return -1;
+}
+
+int objects_add(PyObject *module)
+{
+    PyObject *port_type = PyType_FromSpec(&port_spec);
+    loan_type = (PyTypeObject *)PyType_FromSpec(&loan_spec);
+    declined = PyErr_NewException("joinq._jnq.Declined", NULL, NULL);
+    Py_XINCREF((PyObject *)loan_type); /* the module's, and ours */
+    Py_XINCREF(declined);
+    int failed = add_object(module, "Port", port_type) | add_object(module, "Loan", (PyObject *)loan_type) |
+                 add_object(module, "Declined", declined);
+    return failed ? -1 : PyModule_AddFunctions(module, functions);
+}

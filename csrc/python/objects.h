@@ -1,0 +1,41 @@
+/* objects: Python objects into a queue and out of it; the only part of the core that knows what an object is.
+ *
+ * What passes most often (int, float, str, bytes, bool, None, and what pickle makes of the rest) so needs one call of a
+ * C function, no intermediate copy, and no Python code but the pickler's. Everything that is unusual (an error, a
+ * signal, a task of JNQ_REDELIVER, an item that cannot be unpickled) is left to _queue.py.
+ *
+ * Adds to the extension module
+ *   Port(handle, address, dumps, loads)   a queue as seen from here; `address` is that of the jnq_queue in the handle
+ *     port[deadline]        takes an item. A subscription and not a call, because from Python 3.11 on the interpreter
+ *                           runs signal handlers after a call, whose exception would lose the item.
+ *     port[most, deadline]  a list of 1 to `most` items
+ *     port.put(obj, deadline), port.put_many(objs, first, deadline), port.task_done()
+ *   Loan                    an item that was taken and not unpickled; a buffer with its payload
+ *   Declined                raised by port[...]: args are the result of jnq.h, the Loan if one was taken, and the
+ *                           exception of its unpickling
+ *   privatize()             in the child of a fork: see below
+ *
+ * State: the list of Loans, guarded by the GIL.
+ *
+ * A parcel (JNQ_PARCEL) is a pickle with the buffers that pickle protocol 5 keeps out of it:
+ *   uint64_t: bytes of the pickle; uint64_t: number of buffers; for each its offset and its length; the pickle;
+ *   the buffers, each at a multiple of 64 bytes
+ * In an extent, the receiver's objects refer to the buffers where they are: each through a Loan, which keeps the extent
+ * ours until the last of them is gone, whatever became of queue and sender. They are writable; nobody else can reach
+ * the extent. If the receiver dies, recover_reap() frees it.
+ *
+ * Fork: parent and child would share these buffers, and the parent free them. So the child gives each a private copy
+ * at the same address, before anything else runs in it, and uses the queue through another mapping from then on
+ * (jnq_move()). Meanwhile the parent waits, so that it neither frees nor changes them.
+ *
+ * Foreign writes: a parcel's numbers are compared with its length before they are used. */
+#ifndef JNQ_OBJECTS_H
+#define JNQ_OBJECTS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+/* Adds the above to a module. Returns 0, or -1 with an exception. */
+int objects_add(PyObject *module);
+
+#endif
