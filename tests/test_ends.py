@@ -146,7 +146,7 @@ def test_nothing_is_opened_before_somebody_asks(queue):
     assert q._reader.poll()
     q.get()
     assert len(probes.descriptors()) == len(before) + 1
-    assert len(vars(kind())) <= 8
+    assert len(vars(kind())) <= 9
 
 
 # The ends ---------------------------------------------------------------------------------

@@ -720,17 +720,24 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
     return NULL;
 }
 
-static PyObject *port_task_done(Port *port, PyObject *unused)
+static PyObject *port_task_done(Port *port, PyObject *number)
 {
-    (void)unused;
-    return PyLong_FromLong(jnq_task_done(port->q, 1));
+    PyObject *index = PyNumber_Index(number);
+    uint64_t n = index ? PyLong_AsUnsignedLongLong(index) : 0;
+    Py_XDECREF(index);
+    if (PyErr_Occurred())
+        return NULL;
+    return PyLong_FromLong(jnq_task_done(port->q, n));
 }
 
 /* --- forks -------------------------------------------------------------------------------------------------- */
 
 static int done[2] = {-1, -1}; /* a pipe: by it the child says that it has its copies */
 
-static int in_segment(const Loan *loan) { return loan->box && loan->box->unit && !loan->is_private; }
+static int in_segment(const Loan *loan)
+{
+    return loan->box && loan->box->taken && loan->box->unit && !loan->is_private;
+}
 
 static PyObject *before_fork(PyObject *module, PyObject *unused)
 {
@@ -832,7 +839,7 @@ static PyObject *load_copy(PyObject *module, PyObject *args)
 static PyMethodDef port_methods[] = {
     {"put", (PyCFunction)(void (*)(void))port_put, METH_FASTCALL, NULL},
     {"put_many", (PyCFunction)(void (*)(void))port_put_many, METH_FASTCALL, NULL},
-    {"task_done", (PyCFunction)port_task_done, METH_NOARGS, NULL},
+    {"task_done", (PyCFunction)port_task_done, METH_O, NULL},
     {"give_back", (PyCFunction)port_give_back, METH_O, NULL},
     {"load", (PyCFunction)port_load, METH_O, NULL},
     {NULL, NULL, 0, NULL},

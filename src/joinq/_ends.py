@@ -45,7 +45,7 @@ class _End(_Shared, connection.Connection):
         self._owner: weakref.ref[_Shared] | None = weakref.ref(queue)  # which holds us
 
     def _take(self, handle: Any) -> None:
-        self._handle = handle
+        self._use(handle)
         self._leases = leases_of(handle)
 
     @property
@@ -119,7 +119,7 @@ class ReadEnd(_End):
 
     def close(self) -> None:
         """Closes this end for this process; get() raises OSError from now on."""
-        self._handle = None
+        self._handle = self._port = None  # type: ignore[assignment]
         queue = self._owner and self._owner()
         if queue:
             queue._get_closed = True
@@ -159,7 +159,8 @@ class WriteEnd(_End):
 
         get() raises EOFError when no process is left that could put anything.
         """
-        handle, self._handle = self._handle, None
+        handle = self._handle
+        self._handle = self._port = None  # type: ignore[assignment]
         if handle is not None:
             lib.jnq_end_writing(handle)
         queue = self._owner and self._owner()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Union
+from typing import Any
 
 # Protocol 5 lets large buffers stay where they are until the core copies them, once, into the queue.
 PROTOCOL = 5
@@ -54,7 +54,7 @@ _idle: list[_Workshop] = []
 loads = pickle.loads
 
 
-def dumps(obj: Any) -> Union[bytes, Parts]:
+def dumps(obj: Any) -> bytes | Parts:
     """Pickles the object as multiprocessing does, with its reducers and those registered with ForkingPickler.
 
     Returns the pickle, or its parts and the buffers that are no part of it.
@@ -68,8 +68,7 @@ def dumps(obj: Any) -> Union[bytes, Parts]:
         shop = _Workshop()
     shop.dump(obj)  # if it raises, this workshop is not used again
     parts, buffers = shop.parts, shop.buffers
-    one = len(parts) == 1 and not buffers
-    data: Any = parts[0] if one else (parts[:], buffers[:])
+    data: bytes | Parts = parts[0] if len(parts) == 1 and not buffers else (parts[:], buffers[:])
     if len(parts) <= _KEEP_PARTS and len(parts[0]) <= _KEEP_BYTES:
         parts.clear()
         buffers.clear()

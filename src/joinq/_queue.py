@@ -423,7 +423,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
             raise failure
 
     def get_many(self, max_items: int, block: bool = True, timeout: float | None = None) -> list[Any]:
-        """Takes some of the oldest items, as get() does, and at least one: those that are there, without waiting for more.
+        """Takes some of the oldest items, as get() does, and at least one: those that are there; it waits for no more.
 
         Args:
             max_items: so many at most. There may be fewer although more are in the queue.
@@ -434,8 +434,8 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
             TypeError, ValueError: max_items is not an integer, or less than 1.
             Exception: as get() does. If an item cannot be unpickled, that one counts as taken; the others go back.
 
-        With JoinableQueue, task_done(n) reports n of them done. If the caller is killed, what it had taken dies with it,
-        or with on_death="redeliver" goes back to the queue.
+        With JoinableQueue, task_done(n) reports n of them done. If the caller is killed, what it had taken dies with
+        it, or with on_death="redeliver" goes back to the queue.
         """
         try:
             most = min(operator.index(max_items), 2**63)
@@ -609,7 +609,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
         if self._leases is not None:
             self._leases.finish_oldest(self._handle, n)
             return
-        rc = self._port.task_done() if n == 1 else lib.jnq_task_done(self._handle, n)
+        rc = self._port.task_done(n)
         if rc:
             raise error(rc)
 
