@@ -358,10 +358,13 @@ static int try_put(struct jnq_queue *q, struct put *put, int64_t until)
 /* A copy of the payload in an extent of ours. */
 static int stage(struct jnq_queue *q, struct fifo_load *load, int64_t until)
 {
-    int rc = heap_alloc_to_put(q, load->bytes, until, &load->unit);
-    if (!rc)
-        record_gather(unit_at(q, load->unit), load->pieces, load->n);
-    return rc;
+    uint64_t unit;
+    int rc = heap_alloc_to_put(q, load->bytes, until, &unit);
+    if (rc)
+        return rc;
+    load->unit = unit;
+    record_gather(unit_at(q, unit), load->pieces, load->n);
+    return JNQ_OK;
 }
 
 static void unstage(struct jnq_queue *q, struct fifo_load *load)

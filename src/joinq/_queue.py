@@ -159,21 +159,28 @@ class _Shared:
     def _get_error(self, rc: int) -> Exception:
         return EOFError() if rc == EMPTY and self._at_end() else error(rc)
 
-    def _take_anyway(self, declined: Declined, key: int | tuple[int, int]) -> Any:
-        """Goes on with `self._port[key]` where that has declined; the result or error of a get()."""
+    def _take_anyway(self, outcome: list[Any], key: int | tuple[int, int]) -> Any:
+        """Goes on with `self._port[key]`, which has Declined with these args; the result or error of a get().
+
+        Empties the list: an exception must not be referred to by the frames that it refers to.
+        """
         while True:
-            rc, loan, reason, before = declined.args
+            rc, loan, reason, before = outcome
+            outcome.clear()
             if reason is not None:
-                if loan is not None:
-                    _give_back(_Taken(self._handle, self._port, loan, reason, before))
-                raise reason
+                try:
+                    if loan is not None:
+                        _give_back(_Taken(self._handle, self._port, loan, reason, before))
+                    raise reason
+                finally:
+                    del reason, loan
             if rc != INTERRUPTED:
                 raise self._get_error(rc)
             self._idle()
             try:
                 return self._port[key]
-            except Declined as again:
-                declined = again
+            except Declined as declined:
+                outcome += declined.args
 
     def _take_lease(self, deadline: int) -> Any:
         """get() with on_death="redeliver"."""
@@ -184,9 +191,9 @@ class _Shared:
             try:
                 loan = self._port[deadline]
             except Declined as declined:
-                reason = declined
+                outcome = [*declined.args]
             if loan is None:
-                loan = self._take_anyway(reason, deadline)
+                loan = self._take_anyway(outcome, deadline)
             item = leases.load(self._port, loan)
             mine += (loan.lease,)
             return item
@@ -377,8 +384,8 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         try:
             return self._port[deadline]
         except Declined as declined:
-            reason = declined
-        return self._take_anyway(reason, deadline)
+            outcome = [*declined.args]
+        return self._take_anyway(outcome, deadline)
 
     def put_many(self, iterable: Iterable[Any], block: bool = True, timeout: float | None = None) -> None:
         """Puts the items of an iterable, in their order: as put() for each, but much faster if they are small.
@@ -414,13 +421,15 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
                 put += len(batch)
                 batch.clear()
         except Declined as declined:
-            rc, _, reason, more = declined.args
-            put += more
-            failure = reason or error(rc)
+            put += declined.args[3]
+            failure = declined.args[2] or error(declined.args[0])
         if failure:
             with contextlib.suppress(AttributeError, TypeError):
                 failure.items_put = put  # type: ignore[attr-defined]
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure
 
     def get_many(self, max_items: int, block: bool = True, timeout: float | None = None) -> list[Any]:
         """Takes some of the oldest items, as get() does, and at least one: those that are there; it waits for no more.
@@ -452,8 +461,8 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         try:
             return self._port[key]  # type: ignore[no-any-return]
         except Declined as declined:
-            reason = declined
-        return self._take_anyway(reason, key)  # type: ignore[no-any-return]
+            outcome = [*declined.args]
+        return self._take_anyway(outcome, key)  # type: ignore[no-any-return]
 
     async def aget(self) -> Any:
         """Takes the oldest item, as get() does; while the queue is empty, the event loop does other things.

@@ -232,7 +232,7 @@ static bool holds(int64_t answer, struct item item)
                !memcmp(box.payload, text_of(item.name), item.bytes);
     }
     if (item.bytes == INTEGER)
-        return answer == sizeof integer && box.form == JNQ_INTEGER && !memcmp(box.payload, &integer, sizeof integer);
+        return answer == (int64_t)sizeof integer && box.form == JNQ_INTEGER && !memcmp(box.payload, &integer, sizeof integer);
     return answer == (item.bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : (int64_t)item.bytes) && box.bytes == item.bytes &&
            !memcmp(box.payload, text_of(item.name), item.bytes);
 }
@@ -1542,8 +1542,8 @@ static bool letters_are_right(void)
         EXPECT_EQ(letter.deaths, item.deaths);
         EXPECT_EQ(letter.form, item.bytes == INTEGER ? JNQ_INTEGER : JNQ_PICKLE);
         int64_t integer = integer_of(item.name);
-        EXPECT_EQ(letter.bytes, letter.integer ? sizeof integer : item.bytes);
-        EXPECT(!memcmp(letter.payload, letter.integer ? (char *)&integer : text_of(item.name), letter.bytes));
+        EXPECT_EQ(letter.bytes, (letter.form == JNQ_INTEGER) ? sizeof integer : item.bytes);
+        EXPECT(!memcmp(letter.payload, (letter.form == JNQ_INTEGER) ? (char *)&integer : text_of(item.name), letter.bytes));
         EXPECT(letter.pid[letter.deaths < JNQ_LETTER_DEATHS ? letter.deaths - 1 : JNQ_LETTER_DEATHS - 1] != 0);
     }
     EXPECT_EQ(jnq_read_letter(q, &cursor, &letter), JNQ_EMPTY);
