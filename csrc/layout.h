@@ -126,6 +126,8 @@ struct jnq_heap {
     uint64_t free_warm;      /* units that are free and backed by memory */
     uint64_t used;           /* units in used runs */
     uint64_t map_ready;      /* bytes of the unit map that are backed by memory */
+    uint64_t returned_ns;    /* when memory of a run was last given back as it was freed */
+    uint64_t keep;           /* units that may stay warm for large items that pass now */
     uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
 };
 
@@ -246,6 +248,13 @@ struct jnq_record {
     };
 };
 
+/* A run that is put as it is, because its maker has written the item into it: see heap.h. */
+struct jnq_given {
+    uint64_t giver;
+    char room[LINE_BYTES - 8];
+    char preface[JNQ_PREFACE_BYTES];
+};
+
 /* An item in a run of its own: in the front list, which is emptied before the blocks are; leased; or a dead letter. */
 struct jnq_cell {
     uint64_t next;                     /* in a list: its word without this cell */
@@ -271,6 +280,7 @@ static_assert((offsetof(struct jnq_record, payload) + JNQ_INLINE_BYTES) % LINE_B
               "the longest inline record fills its lines");
 static_assert(sizeof(((jnq_box *)0)->copy) == JNQ_INLINE_BYTES, "a box takes the longest inline payload");
 static_assert(sizeof(struct jnq_proc) == 256, "entries do not straddle pages or share lines");
+static_assert(sizeof(struct jnq_given) == 4096, "what is given begins on a page");
 static_assert(sizeof(struct jnq_cell) == 2 * LINE_BYTES, "a cell's record is on a line");
 static_assert(sizeof(struct jnq_shared) <= 4096, "the header fits the smallest page");
 

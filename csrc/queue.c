@@ -222,8 +222,10 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
             began = now;      /* there is traffic: stay alert */
             was_deep = false; /* what it slept was no slice, even if seq had moved before e was loaded */
         }
-        if (now - began >= EVENT_DEEP_NS)
+        if (now - began >= EVENT_DEEP_NS) {
             event_deepen(ev);
+            heap_cool(q);
+        }
         if (woken == EVENT_INTERRUPTED || now - entered >= EVENT_DEEP_NS)
             return now >= deadline ? JNQ_TIMEOUT : JNQ_INTERRUPTED;
     }
@@ -369,8 +371,9 @@ static int stage(struct jnq_queue *q, struct fifo_load *load, int64_t until)
 
 static void unstage(struct jnq_queue *q, struct fifo_load *load)
 {
-    if (load->unit)
-        heap_free(q, load->unit);
+    if (!load->unit || load->is_given)
+        return;
+    heap_free(q, load->unit);
     load->unit = 0;
 }
 
@@ -401,7 +404,7 @@ static int put(jnq_queue *q, struct put *put, int64_t deadline)
 {
     struct fifo_load *load = &put->load;
     int rc = JNQ_INTERRUPTED;
-    if (procs_entered(q) && load->kind != JNQ_EXTENT) {
+    if (procs_entered(q) && (load->kind != JNQ_EXTENT || load->is_given)) {
         rc = try_put(q, put, 0);
     } else if (procs_entered(q) && load->bytes <= GIL_KEEP_BYTES && may_put(q, 0)) {
         rc = stage(q, load, 0);
@@ -433,6 +436,49 @@ int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
 int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline)
 {
     return jnq_put_pieces(q, JNQ_INTEGER, &(jnq_piece){(const char *)&value, sizeof value}, 1, deadline);
+}
+
+static int try_blank(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit)
+{
+    int rc = enter(q, until);
+    return rc ? rc : heap_alloc(q, sizeof(struct jnq_given) + bytes, until, unit);
+}
+
+int jnq_blank(jnq_queue *q, uint64_t bytes, jnq_box *box)
+{
+    uint64_t unit;
+    box->taken = 0;
+    if (bytes > q->bytes)
+        return JNQ_NO_MEMORY;
+    void *gil = gil_give_up();
+    int rc = try_blank(q, bytes, lock_deadline(JNQ_FOREVER), &unit);
+    gil_take_back(gil);
+    if (rc)
+        return rc;
+    add_sc(&q->users, 1);
+    *box = (jnq_box){.taken = 1,
+                     .bytes = bytes,
+                     .unit = unit,
+                     .queue = q,
+                     .fork = load_relaxed(&q->fork),
+                     .kind = JNQ_EXTENT,
+                     .payload = (const char *)unit_at(q, unit) + sizeof(struct jnq_given)};
+    return JNQ_OK;
+}
+
+int jnq_give(jnq_queue *q, jnq_box *box, int form, const char *preface, uint64_t bytes, int64_t deadline)
+{
+    struct put one = {.load = {.kind = JNQ_EXTENT, .form = (uint16_t)form, .unit = box->unit, .is_given = true}};
+    one.load.bytes = JNQ_PREFACE_BYTES + box->bytes;
+    struct jnq_given *given = unit_at(q, box->unit);
+    memcpy(given->preface, preface, bytes);
+    heap_give(q, box->unit);
+    int rc = put(q, &one, deadline);
+    if (rc)
+        heap_take_back(q, box->unit);
+    else
+        box->kind = JNQ_GIVEN;
+    return rc;
 }
 
 int jnq_put_batch(jnq_queue *q, const char *batch, uint64_t n, uint64_t *done, int64_t deadline)
@@ -592,9 +638,10 @@ static void release(jnq_box *box)
     jnq_queue *q = box->queue;
     uint64_t unit = box->taken ? box->unit : 0;
     bool free = unit && ours(q, box);
+    bool given = box->kind == JNQ_GIVEN;
     store_rel(&box->taken, 0); /* from here on the box may be another call's */
     if (free)
-        heap_free(q, unit);
+        (given ? heap_ungive : heap_free)(q, unit);
     if (unit)
         leave(q);
 }
