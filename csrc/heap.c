@@ -424,14 +424,12 @@ static bool bereave(struct jnq_queue *q, uint64_t unit, uint64_t word, uint32_t 
     while ((giver & ~DONE) == dead)
         if (giver & DONE || cas_sc(giver_of(q, unit), &giver, 0))
             return giver & DONE || unreached;
-    if (!unreached)
-        return false;
-    if (!giver)
-        return true;
-    /* Its giver may free it at any moment, once it is DONE; so all are steps that then do not succeed. */
-    uint64_t theirs = (word & ~OWNER) | (giver & ~DONE & (OWNER >> LENGTH_BITS)) << LENGTH_BITS;
-    cas_sc(entry(q, unit), &word, theirs);
-    return taker_is_done(q, unit);
+    if (!unreached || taker_is_done(q, unit))
+        return unreached;
+    /* From here on its giver may free it at any moment: then this step does not succeed. */
+    uint64_t number = load_sc(giver_of(q, unit)) & (OWNER >> LENGTH_BITS);
+    cas_sc(entry(q, unit), &word, (word & ~OWNER) | number << LENGTH_BITS);
+    return false;
 }
 
 void heap_free(struct jnq_queue *q, uint64_t unit)

@@ -36,7 +36,8 @@ def _reduce_array(array: Any) -> Any:
 def _array(buffer: Any, dtype: str, shape: tuple[int, ...], order: str) -> Any:
     import numpy as np
 
-    return np.ndarray(shape, dtype, buffer, 0, None, order)  # type: ignore[call-overload]
+    ndarray: Any = np.ndarray
+    return ndarray(shape, dtype, buffer, 0, None, order)
 
 
 class _Workshop:
