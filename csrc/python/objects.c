@@ -532,12 +532,15 @@ static PyObject *take_one(Port *port, int64_t deadline)
     return item;
 }
 
+/* Bytes that an item takes in a batch. */
+static uint64_t packed_bytes(uint64_t bytes) { return sizeof(jnq_packed) + (bytes + 7) / 8 * 8; }
+
 /* The item of a batch that begins at `at`, and the next one. */
 static const char *next_packed(const char *at, jnq_packed *header, const char **payload)
 {
     memcpy(header, at, sizeof *header);
     *payload = at + sizeof *header;
-    return *payload + (header->bytes + 7) / 8 * 8;
+    return at + packed_bytes(header->bytes);
 }
 
 /* Gives the items from `batch` to `end` back to the queue, the last one first, so that they are in order again. */
@@ -697,7 +700,7 @@ static int flush(Port *port, struct batch *batch, int64_t deadline)
         rc = jnq_put_batch(port->q, rest, batch->items, &put, deadline);
         batch->put += put;
         batch->items -= put;
-        for (; put; put--) {
+        for (; put && batch->items; put--) { /* what is left begins behind these */
             jnq_packed header;
             const char *payload;
             rest = next_packed(rest, &header, &payload);
@@ -707,15 +710,29 @@ static int flush(Port *port, struct batch *batch, int64_t deadline)
     return rc;
 }
 
+/* Adds an item for which there is room. */
+static void append(struct batch *batch, int form, const jnq_piece *pieces, uint64_t n, uint64_t bytes)
+{
+    char *to = batch->packed + batch->bytes;
+    jnq_packed header = {(uint32_t)bytes, (uint32_t)form};
+    memcpy(to, &header, sizeof header);
+    to += sizeof header;
+    for (uint64_t i = 0; i < n; i++) {
+        memcpy(to, pieces[i].start, pieces[i].bytes);
+        to += pieces[i].bytes;
+    }
+    batch->bytes += packed_bytes(bytes);
+    batch->items++;
+}
+
 static int add(Port *port, struct batch *batch, const struct load *load, int64_t deadline)
 {
     uint64_t bytes = 0;
     int rc = JNQ_OK;
     for (uint64_t i = 0; i < load->n; i++)
         bytes += load->pieces[i].bytes;
-    uint64_t size = sizeof(jnq_packed) + (bytes + 7) / 8 * 8;
     int alone = load->blank || bytes > SMALL_BYTES;
-    if (alone || batch->bytes + size > sizeof batch->packed)
+    if (alone || packed_bytes(bytes) > sizeof batch->packed - batch->bytes)
         rc = flush(port, batch, deadline);
     if (rc)
         return rc;
@@ -724,15 +741,7 @@ static int add(Port *port, struct batch *batch, const struct load *load, int64_t
         batch->put += !rc;
         return rc;
     }
-    char *to = batch->packed + batch->bytes;
-    memcpy(to, &(jnq_packed){(uint32_t)bytes, (uint32_t)load->form}, sizeof(jnq_packed));
-    to += sizeof(jnq_packed);
-    for (uint64_t i = 0; i < load->n; i++) {
-        memcpy(to, load->pieces[i].start, load->pieces[i].bytes);
-        to += load->pieces[i].bytes;
-    }
-    batch->bytes += size;
-    batch->items++;
+    append(batch, load->form, load->pieces, load->n, bytes);
     return JNQ_OK;
 }
 
@@ -742,16 +751,25 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
 {
     int64_t deadline;
     struct load load;
-    struct batch batch = {.bytes = 0};
+    struct batch batch;
     if (n != 2 || !PyList_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "put_many() takes a list and a deadline");
         return NULL;
     }
     if (deadline_of(args[1], &deadline))
         return NULL;
+    batch.bytes = batch.items = batch.put = 0;
     int rc = JNQ_OK;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]) && !rc; i++) {
         PyObject *obj = PyList_GET_ITEM(args[0], i);
+        jnq_piece payload;
+        int64_t word;
+        int form = plain_form(obj, &payload, &word);
+        if (form >= 0 && packed_bytes(payload.bytes) <= sizeof batch.packed - batch.bytes &&
+            payload.bytes <= SMALL_BYTES) {
+            append(&batch, form, &payload, 1, payload.bytes);
+            continue;
+        }
         Py_INCREF(obj);
         if (pack(&load, port->q, obj, port->dumps)) {
             PyObject *kind, *reason, *traceback;

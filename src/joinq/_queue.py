@@ -422,8 +422,11 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         failure: BaseException | None = None
         put = 0
         batch: list[Any] = []
-        source = iter(iterable)
         try:
+            if type(iterable) is list:
+                self._port.put_many(iterable, deadline)
+                return
+            source = iter(iterable)
             while not failure:
                 try:
                     batch.extend(itertools.islice(source, _BATCH))
