@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "objects.h"
 
 #include <errno.h>
