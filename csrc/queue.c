@@ -24,14 +24,13 @@
 #include "record.h"
 #include "recover.h"
 #include "segment.h"
+#include "spin.h"
 #include "watch.h"
 
 #define GIL_KEEP_BYTES 65536     /* copying more takes long enough to let other threads run */
 #define BUSY_GRACE_NS 1000000000 /* how long an operation that must not wait waits for a lock */
 #define AWAIT_NS 10000000000
 #define AWAIT_STEP_NS 100000
-#define SPIN_MIN_NS 2000
-#define SPIN_MAX_NS 30000
 
 void *(*jnq_gil_give_up)(void);
 void (*jnq_gil_take_back)(void *state);
@@ -100,7 +99,7 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
         segment_abandon(q);
         return rc == JNQ_NO_MEMORY ? ENOMEM : rc;
     }
-    q->spin_ns = SPIN_MAX_NS;
+    spin_init(q);
     q->users = 1;
     segment_publish(q);
     *out = q;
@@ -124,7 +123,7 @@ int jnq_attach(int fd, jnq_queue **out)
         segment_abandon(q);
         return rc == JNQ_INTERRUPTED ? EBUSY : rc;
     }
-    q->spin_ns = SPIN_MAX_NS;
+    spin_init(q);
     q->users = 1;
     *out = q;
     return JNQ_OK;
@@ -162,37 +161,20 @@ void jnq_detach(jnq_queue *q) { leave(q); }
 
 /* --- waiting -------------------------------------------------------------------------------------------- */
 
-/* A condition over shared words: looked at without a lock. */
-typedef bool condition(struct jnq_queue *q, uint64_t arg);
-
 static bool may_get(struct jnq_queue *q, uint64_t unused) { return (void)unused, ready_to_get(q); }
 
 static bool may_put(struct jnq_queue *q, uint64_t unused) { return (void)unused, ready_to_put(q); }
 
-/* Spins for as long as has lately been worth it, which is learnt: a spin that was in vain halves it. */
-static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
+static struct jnq_event *event_of(struct jnq_queue *q, enum jnq_wait in)
 {
-    uint32_t budget = load_relaxed(&q->spin_ns);
-    int64_t until = event_now() + budget;
-    do {
-        for (int i = 0; i < 16; i++) {
-            if (holds(q, arg)) {
-                if (budget < SPIN_MAX_NS)
-                    store_relaxed(&q->spin_ns, budget * 2);
-                return true;
-            }
-            cpu_relax();
-        }
-    } while (event_now() < until);
-    if (budget > SPIN_MIN_NS)
-        store_relaxed(&q->spin_ns, budget / 2);
-    return false;
+    struct jnq_event *events[] = {&q->sh->items, &q->sh->space, &q->sh->zero};
+    return events[in];
 }
 
 static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t now,
                        int64_t deadline)
 {
-    struct jnq_event *events[] = {&q->sh->items, &q->sh->space, &q->sh->zero}, *ev = events[in];
+    struct jnq_event *ev = event_of(q, in);
     int64_t entered = now, began = now;
     uint32_t last_e = 0;
     for (bool was_deep = false;;) {
@@ -233,13 +215,15 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
 
 static int wait_unmeasured(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
 {
-    if (spin(q, holds, arg))
+    int64_t began = event_now();
+    if (spin_until(q, in, holds, arg, began))
         return JNQ_OK;
+    bool noted = procs_wait(q, in, began);
+    int rc = sleep_until(q, in, holds, arg, event_now(), deadline);
     int64_t now = event_now();
-    bool noted = procs_wait(q, in, now);
-    int rc = sleep_until(q, in, holds, arg, now, deadline);
+    spin_slept(q, in, rc == JNQ_OK, began, event_woken_ns(event_of(q, in)), now);
     if (noted)
-        procs_wait_end(q, in, event_now());
+        procs_wait_end(q, in, now);
     return rc;
 }
 
