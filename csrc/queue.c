@@ -262,8 +262,8 @@ struct put {
     uint64_t *done; /* counts those that are */
 };
 
-/* As many items as fit into one record, and are not more than `most`. */
-static struct fifo_load chunk_of(const char *batch, uint64_t most, jnq_piece *piece)
+/* As many items as fit into one record, and are not more than `most`; *payload grows by what they hold. */
+static struct fifo_load chunk_of(const char *batch, uint64_t most, jnq_piece *piece, uint64_t *payload)
 {
     struct fifo_load load = {.kind = JNQ_CHUNK, .pieces = piece, .n = 1};
     if (most > UINT16_MAX)
@@ -275,6 +275,7 @@ static struct fifo_load chunk_of(const char *batch, uint64_t most, jnq_piece *pi
             break;
         load.bytes += record_packed(item.bytes);
         load.form++;
+        *payload += item.bytes;
     }
     *piece = (jnq_piece){batch, load.bytes};
     return load;
@@ -284,12 +285,13 @@ static int push_batch(struct jnq_queue *q, struct put *put, uint64_t room, int64
 {
     jnq_piece piece;
     while (put->rest && room) {
-        struct fifo_load load = chunk_of(put->batch, put->rest < room ? put->rest : room, &piece);
+        uint64_t payload = 0;
+        struct fifo_load load = chunk_of(put->batch, put->rest < room ? put->rest : room, &piece, &payload);
         int rc = fifo_push(q, &load, until);
         if (rc)
             return rc;
         put->batch += load.bytes;
-        put->load.bytes += load.bytes;
+        put->load.bytes += payload;
         put->rest -= load.form;
         *put->done += load.form;
         room -= load.form;

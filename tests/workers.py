@@ -139,6 +139,19 @@ def consume(channel, queue, threads=1):
     return taken
 
 
+def consume_in_batches(channel, queue, most):
+    """Take items until None, so many at a time, or singly by get(); return them."""
+    taken = []
+    while taken[-1:] != [None]:
+        got = queue.get_many(most) if most > 1 else [queue.get()]
+        rest = got[got.index(None) + 1 :] if None in got else []
+        queue.put_many(rest)  # the others'
+        taken += got[: len(got) - len(rest)]
+        if hasattr(queue, "task_done"):
+            queue.task_done(len(got))
+    return taken[:-1]
+
+
 def produce(channel, queue, producers, count, sizes=SIZES):
     """One thread per number in ``producers`` puts ``count`` items."""
     run_threads([(put_items, None, queue, one, count, sizes) for one in producers])

@@ -42,11 +42,11 @@ from joinq._native import (
 from joinq._payload import dumps
 from joinq._private import JoinablePrivates, Made, Privates, QueuePrivates
 from joinq._transit import held_arrivals, pack, unpack
-from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks, ShutDown
+from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from joinq._jnq import CData, Loan, Port
 
@@ -62,16 +62,20 @@ observer: Callable[[_Shared], None] | None = None
 # How many items of an iterable put_many() readies at a time.
 _BATCH = 1000
 
+_RAISE: Any = object()
+_NO_MORE: Any = object()
+
 
 class _Taken(NamedTuple):
     """What a get() had taken when an exception ended it."""
 
     handle: CData
     port: Port
-    loan: Loan  # the item that was being unpickled
+    loan: Loan | None  # the item that was being unpickled
     reason: BaseException
     before: bytes | None = None  # a batch: the items before it
-    mine: deque[tuple[int, int]] | None = None  # redeliver: the thread's tasks in hand
+    mine: deque[tuple[int, int]] | None = None  # redeliver: the thread's tasks in hand,
+    leases: Sequence[tuple[int, int]] = ()  # and those of a batch
 
 
 def _settle(todo: list[_Taken], settled: CData) -> None:
@@ -84,22 +88,30 @@ def _settle(todo: list[_Taken], settled: CData) -> None:
         taken = todo.pop()
     except IndexError:
         return
-    handle, loan = taken.handle, taken.loan
-    failed = not isinstance(taken.reason, KeyboardInterrupt) and _fails_to_load(taken.port, loan)
-    if taken.mine is not None:
-        if failed and loan.lease not in taken.mine:
-            taken.mine.append(loan.lease)  # it counts as taken
+    handle, loan, mine = taken.handle, taken.loan, taken.mine
+    if loan is not None:
+        failed = not isinstance(taken.reason, KeyboardInterrupt) and _fails_to_load(taken.port, loan)
+        if mine is not None:
+            if not failed:
+                _end_lease(handle, loan.lease, mine)
+            elif loan.lease not in mine:
+                mine.append(loan.lease)  # it counts as taken
         elif not failed:
-            if loan.lease in taken.mine:  # CPython 3.9 and 3.10
-                taken.mine.remove(loan.lease)
-            while lib.jnq_unlease(handle, *loan.lease) == INTERRUPTED:
+            while lib.jnq_unget(handle, ffi.cast("jnq_box *", loan.box)) == INTERRUPTED:
                 pass
-    elif not failed:
-        while lib.jnq_unget(handle, ffi.cast("jnq_box *", loan.box)) == INTERRUPTED:
-            pass
     if taken.before:
         taken.port.give_back(taken.before)
+    if mine is not None:
+        for lease in reversed(taken.leases):
+            _end_lease(handle, lease, mine)
     settled.taken = 0
+
+
+def _end_lease(handle: CData, lease: tuple[int, int], mine: deque[tuple[int, int]]) -> None:
+    if lease in mine:
+        mine.remove(lease)
+    while lib.jnq_unlease(handle, *lease) == INTERRUPTED:
+        pass
 
 
 def _fails_to_load(port: Port, loan: Loan) -> bool:
@@ -186,8 +198,8 @@ class _Shared:
             except Declined as declined:
                 outcome += declined.args
 
-    def _take_lease(self, deadline: int) -> Any:
-        """get() with on_death="redeliver"."""
+    def _take_lease(self, deadline: int, otherwise: Any = _RAISE) -> Any:
+        """get() with on_death="redeliver"; what to give `otherwise`, if there is no item and not an exception."""
         leases: Leases = self._leases  # type: ignore[assignment]
         mine = leases.mine
         loan: Any = None
@@ -197,6 +209,8 @@ class _Shared:
             except Declined as declined:
                 outcome = [*declined.args]
             if loan is None:
+                if otherwise is not _RAISE and outcome[2] is None:
+                    return otherwise
                 loan = self._take_anyway(outcome, deadline)
             item = leases.load(self._port, loan)
             mine += (loan.lease,)
@@ -209,18 +223,17 @@ class _Shared:
     def _take_leases(self, most: int, deadline: int) -> list[Any]:
         """get_many() with on_death="redeliver"."""
         leases: Leases = self._leases  # type: ignore[assignment]
-        had = len(leases.mine)
-        items = [self._take_lease(deadline)]
+        mine = leases.mine
+        items: list[Any] = []
+        taken: list[tuple[int, int]] = []
         try:
-            while len(items) < most:
-                items.append(self._take_lease(NOW))
-        except (Empty, ShutDown):
-            return items
-        except BaseException:
-            while len(leases.mine) > had:
-                lease = leases.mine.pop()
-                while lib.jnq_unlease(self._handle, *lease) == INTERRUPTED:
-                    pass
+            item = self._take_lease(deadline)
+            while item is not _NO_MORE:
+                taken += (mine[-1],)
+                items += (item,)
+                item = self._take_lease(NOW, _NO_MORE) if len(items) < most else _NO_MORE
+        except BaseException as exception:
+            _give_back(_Taken(self._handle, self._port, None, exception, mine=mine, leases=taken))
             raise
         return items
 

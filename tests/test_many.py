@@ -1,0 +1,788 @@
+"""put_many() and get_many(): as put() and get() for each item, whatever the items are, and whatever happens midway."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import multiprocessing
+import os
+import signal
+import struct
+import threading
+import time
+from functools import partial
+
+import payloads
+import probes
+import pytest
+import workers
+from payloads import Pickled
+from probes import LIMIT
+
+import joinq
+from joinq._native import lib
+
+
+@pytest.fixture
+def ctx():
+    """How a process was started makes no difference to the items."""
+    return multiprocessing.get_context("fork")
+
+
+KINDS = {
+    "Queue": joinq.Queue,
+    "raise": joinq.JoinableQueue,
+    "ignore": partial(joinq.JoinableQueue, on_death="ignore"),
+    "redeliver": partial(joinq.JoinableQueue, on_death="redeliver"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def new(request):
+    """The constructor of each kind of queue."""
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def q(new):
+    """An unbounded queue of each kind; in order and without tasks afterwards."""
+    queue = new()
+    yield queue
+    probes.check_invariants(queue)
+    assert queue.qsize() == 0
+    done_with_all(queue)
+
+
+def done_with_all(queue):
+    """Report what this thread has taken, and everything was taken."""
+    if isinstance(queue, joinq.JoinableQueue) and queue.unfinished_tasks:
+        queue.task_done(queue.unfinished_tasks)
+        queue.join(0)
+
+
+def drain(queue):
+    """All that is there, by single gets."""
+    items = []
+    with contextlib.suppress(joinq.Empty):
+        while True:
+            items.append(queue.get(False))
+    return items
+
+
+def drain_many(queue, most=1000):
+    """All that is there, by get_many()."""
+    items = []
+    with contextlib.suppress(joinq.Empty):
+        while True:
+            got = queue.get_many(most, block=False)
+            assert 1 <= len(got) <= most
+            items += got
+    return items
+
+
+WAYS_OUT = {"get": drain, "get_many": drain_many, "three": partial(drain_many, most=3)}
+WAYS_IN = {
+    "put": lambda queue, items: [queue.put(item) for item in items],
+    "put_many": lambda queue, items: queue.put_many(items),
+    "generator": lambda queue, items: queue.put_many(item for item in items),
+}
+
+
+# What arrives ---------------------------------------------------------------------------------------
+
+
+class Int(int):
+    pass
+
+
+class Str(str):
+    __slots__ = ("note",)
+
+
+class Bytes(bytes):
+    pass
+
+
+class Float(float):
+    pass
+
+
+class Tuple(tuple):
+    __slots__ = ()
+
+
+def described(value):
+    """The value such that two are equal only if they are of the same types and the same bits."""
+    if isinstance(value, float):
+        return type(value), struct.pack("d", value)
+    if isinstance(value, (tuple, list)):
+        return type(value), [described(item) for item in value]
+    if isinstance(value, payloads.Celsius):
+        return type(value), value.degrees
+    return type(value), value
+
+
+BITS = (0, 8, 30, 31, 61, 62, 63, 64, 200)
+INTEGERS = [sign * (1 << bits) + by for bits in BITS for sign in (1, -1) for by in (-1, 0, 1)]
+FLOATS = [0.0, -0.0, 1.5, -1e308, 5e-324, math.inf, -math.inf, math.nan, struct.unpack("d", b"\1\0\0\0\0\0\xf4\xff")[0]]
+TEXTS = ["", "a", "é", "ż", "\uffff", "\0", "\ud800", "a\udfff", "\U0001f600", "\U0010ffff", "\ud83d\ude00"]
+TEXTS += [char * length for char in "aéż\U0001f600" for length in (7, 8, 9, 1023, 1024, 1025, 8176, 8177, 100_000)]
+LENGTHS = [0, 1, 7, 8, 9, 47, 48, 49, 1016, 1023, 1024, 1025, 4096, 8168, 8175, 8176, 8177, 16384, 65535, 65536, 65537]
+STRINGS = [(b"%d:" % length * length)[:length] for length in [*LENGTHS, 1 << 20]]
+OTHERS = [
+    *(None, True, False, Int(5), Int(2**70), Str("text"), Str("ż" * 2000), Bytes(b"bytes"), Bytes(9000), Float(-0.0)),
+    *((), (1,), (None, True, 1.0, "x", b"y"), Tuple((1, 2)), [], {}, {1: [2]}, {3}, frozenset("a"), 1j, ..., range(3)),
+    *(bytearray(b"array"), bytearray(100_000), payloads.Point(1, "y"), payloads.Celsius(20), len, int, Int),
+]
+MIXED = [*INTEGERS, *FLOATS, *TEXTS, *STRINGS, *OTHERS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reducers():
+    payloads.register_celsius()
+
+
+@pytest.mark.parametrize("way_out", WAYS_OUT.values(), ids=WAYS_OUT)
+@pytest.mark.parametrize("way_in", WAYS_IN.values(), ids=WAYS_IN)
+def test_every_value_arrives_with_its_type(q, way_in, way_out):
+    """Whatever is put arrives in order, of the same type, and bit by bit the same."""
+    for step in (1, 11):  # in other neighbourhoods
+        values = [MIXED[i * step % len(MIXED)] for i in range(len(MIXED))]
+        way_in(q, values)
+        assert q.qsize() == len(values)
+        got = way_out(q)
+        assert list(map(described, got)) == list(map(described, values))
+    assert math.gcd(len(MIXED), 11) == 1
+
+
+@pytest.mark.parametrize("way_out", WAYS_OUT.values(), ids=WAYS_OUT)
+def test_constants_arrive_as_themselves(q, way_out):
+    """True, False and None are the ones that everybody has."""
+    q.put_many([True, None, False] * 10)
+    got = way_out(q)
+    assert all(one is other for one, other in zip(got, [True, None, False] * 10))
+    assert len(got) == 30
+
+
+@pytest.mark.parametrize("count", [1, 2, 999, 1000, 1001, 5000])
+@pytest.mark.parametrize("size", [0, 100, 1000])
+def test_batches_of_every_length_arrive(q, count, size):
+    """However many items there are, and however long, they arrive in order."""
+    items = [b"%d;" % i + b"x" * size for i in range(count)]
+    q.put_many(items)
+    assert q.qsize() == count
+    assert drain_many(q, 100) == items
+    q.put_many(items)
+    assert drain(q) == items
+
+
+def test_what_changes_after_put_many_changes_nothing_in_the_queue(q):
+    """put_many() takes the items as they are now."""
+    thing = [1]
+    q.put_many([thing, thing])
+    thing.append(2)
+    assert q.get_many(1) == [[1]]
+    assert q.get() == [1]
+
+
+def test_nothing_is_put_of_nothing(q):
+    """An empty iterable is no item, also on a queue that is full or was shut down."""
+    assert q.put_many([]) is None
+    assert q.qsize() == 0
+    full = joinq.JoinableQueue(1)
+    full.put(1)
+    full.put_many([])
+    full.put_many(iter(()), False)
+    full.shutdown()
+    full.put_many(())
+    assert full.qsize() == full.unfinished_tasks == 1
+
+
+# Partial puts -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def raises(kind, put, **options):
+    """The block raises so, and says so many items are in."""
+    with pytest.raises(kind, **options) as caught:
+        yield
+    assert type(caught.value.items_put) is int
+    assert caught.value.items_put == put
+
+
+@pytest.mark.parametrize("how", [{"block": False}, {"timeout": 0}, {"timeout": -1}, {"timeout": 0.01}], ids=str)
+@pytest.mark.parametrize("maxsize", [1, 2, 5, 300, 1500])
+def test_full_queue_takes_what_it_has_room_for(new, maxsize, how):
+    """Full says how many items are in: exactly those, and they are the first."""
+    q = new(maxsize)
+    for there in {0, 1, maxsize // 2, maxsize}:
+        q.put_many(range(-there, 0))
+        with raises(joinq.Full, maxsize - there):
+            q.put_many(range(2000), **how)
+        assert q.full()
+        assert drain(q) == [*range(-there, maxsize - there)]
+    q.put_many(range(maxsize), block=False)
+    assert drain_many(q) == [*range(maxsize)]
+    done_with_all(q)
+
+
+def test_large_items_count_among_the_small_ones(new):
+    """Room is counted in items, whatever their size."""
+    q = new(5)
+    with raises(joinq.Full, 5):
+        q.put_many([0, b"x" * 100_000, 1, "y" * 2000, 2, 3], block=False)
+    assert q.get_many(1) == [0]
+    assert [len(q.get()), q.get(), len(q.get()), q.get()] == [100_000, 1, 2000, 2]
+
+
+def test_timeout_is_for_all_items(new):
+    """put_many() waits for at most its timeout, not again for each part that found room."""
+    q = new(1)
+    began = time.monotonic()
+    with raises(joinq.Full, 1):
+        q.put_many([1, 2], timeout=0.2)
+    assert time.monotonic() - began >= 0.2
+    assert q.get() == 1
+
+
+@pytest.mark.parametrize("maxsize", [1, 3, 100])
+def test_put_many_waits_for_room(launch, new, maxsize):
+    """With a reader, all items pass through a small queue, in order."""
+    q = new(maxsize)
+    putter = launch(workers.puppet, q)
+    putter.begin("put_many", list(range(1000)))
+    got = []
+    while len(got) < 1000:
+        got += q.get_many(7, timeout=LIMIT)
+    assert got == [*range(1000)]
+    assert putter.outcome() is None
+    done_with_all(q)
+
+
+def test_generator_is_asked_no_more_when_the_queue_is_full(q):
+    """An endless iterable ends at the first error."""
+    q = joinq.Queue(2500)
+    with raises(joinq.Full, 2500):
+        q.put_many(itertools.count(), block=False)
+    assert drain_many(q) == [*range(2500)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 1999])
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_error_of_the_iterable_comes_after_its_items(q, count, error):
+    """What an iterable gave before it raised is in the queue."""
+
+    def source():
+        yield from range(count)
+        raise error
+
+    with raises(error, count):
+        q.put_many(source())
+    assert drain_many(q) == [*range(count)]
+
+
+def test_error_of_the_iterable_yields_to_full(new):
+    """If not even what came before it finds room, that is what is raised."""
+    q = new(3)
+    with raises((joinq.Full, ZeroDivisionError), 3):
+        q.put_many((1 // (4 - i) for i in itertools.count()), block=False)
+    assert len(drain(q)) == 3
+
+
+@pytest.mark.parametrize("index", [0, 1, 5, 999, 1000, 1500])
+@pytest.mark.parametrize("bad", [payloads.Pickling(payloads.fail, "no way"), payloads.Pickling(payloads.interrupt)])
+def test_unpicklable_item_comes_after_those_before_it(q, index, bad):
+    """Items before the one that cannot be pickled are in, it and later ones are not."""
+    items = [*range(index), bad, *range(1000)]
+    with raises((LookupError, KeyboardInterrupt), index):
+        q.put_many(items)
+    assert drain_many(q) == [*range(index)]
+    q.put_many(["again"])
+    assert q.get() == "again"
+
+
+def test_unpicklable_item_is_found_on_a_full_queue(new):
+    """An item that cannot be pickled raises at once although nothing before it waits, as with put()."""
+    q = new(1)
+    q.put(0)
+    with raises(LookupError, 0):
+        q.put_many([payloads.Pickling(payloads.fail, "no way")])
+    with raises((joinq.Full, LookupError), 0):
+        q.put_many([1, payloads.Pickling(payloads.fail, "no way")], timeout=0.01)
+    assert q.get() == 0
+    with raises(LookupError, 1):
+        q.put_many([1, payloads.Pickling(payloads.fail, "no way")])
+    assert q.get() == 1
+
+
+def test_iterable_may_use_the_queue():
+    """An iterable may itself take items from the queue, and put some."""
+    q = joinq.JoinableQueue()
+    q.put_many(range(10))
+    q.put_many(-q.get() for _ in range(10))
+    assert drain(q) == [-i for i in range(10)]
+
+    class Puts:
+        def __reduce__(self):
+            q.put("inside")
+            return payloads.identity, ("outside",)
+
+    q.put_many([Puts()])
+    assert drain_many(q) == ["inside", "outside"]
+    assert q.unfinished_tasks == 22
+
+
+def test_handler_that_raises_ends_a_waiting_put_many(launch, new):
+    """KeyboardInterrupt while put_many() waits leaves the items that were in, and says how many."""
+    q = new(3)
+    putter = launch(workers.puppet, q)
+    putter.begin_and_sleep("put_many", [*range(10)])
+    assert q.get_many(2) == [0, 1]
+    probes.wait_until(q.full, "more items are in")
+    putter.wait_asleep()
+    os.kill(putter.pid, signal.SIGINT)
+    with raises(KeyboardInterrupt, 5):
+        putter.outcome()
+    assert drain(q) == [2, 3, 4]
+
+
+def test_handler_that_returns_ends_nothing(launch, new):
+    """A signal handler runs while put_many() and get_many() wait, and they go on."""
+    q = new(1)
+    putter = launch(workers.puppet_that_reports_signals, q)
+    putter.begin_and_sleep("put_many", [1, 2, 3])
+    os.kill(putter.pid, signal.SIGUSR2)
+    assert putter.receive() == "handled"
+    putter.wait_asleep()
+    assert [q.get(timeout=LIMIT) for _ in range(3)] == [1, 2, 3]
+    assert putter.outcome() is None
+    putter.begin_and_sleep("get_many", 5)
+    os.kill(putter.pid, signal.SIGUSR2)
+    assert putter.receive() == "handled"
+    putter.wait_asleep()
+    q.put(4)
+    assert putter.outcome() == [4]
+
+
+def test_shutdown_ends_a_waiting_put_many(launch, new):
+    """What was in before the shutdown is in, and ShutDown says how many."""
+    q = new(2)
+    putter = launch(workers.puppet, q)
+    putter.begin_and_sleep("put_many", [*range(10)])
+    q.shutdown()
+    with raises(joinq.ShutDown, 2):
+        putter.outcome()
+    assert q.get_many(5) == [0, 1]
+    with pytest.raises(joinq.ShutDown):
+        q.get_many(5)
+    with raises(joinq.ShutDown, 0):
+        q.put_many([1])
+
+
+def test_no_memory_leaves_what_was_in(launch, q):
+    """MemoryError, too, says how many items are in."""
+    putter = launch(workers.puppet_without_memory, q)
+    if not putter.receive():
+        pytest.skip("this system does not let a process be refused memory")
+    with raises(MemoryError, 2):
+        putter.call("put_many", [1, 2, b"x" * 50_000_000, 3])
+    assert drain_many(q) == [1, 2]
+
+
+# get_many ----------------------------------------------------------------------------------------------
+
+
+def test_get_many_takes_what_is_there(q):
+    """At least one item, at most max_items, the oldest first; no waiting for more."""
+    q.put_many(range(10))
+    assert q.get_many(1) == [0]
+    assert q.get_many(4) == [1, 2, 3, 4]
+    assert q.get_many(2**70) == [5, 6, 7, 8, 9]
+    for how in ({"block": False}, {"timeout": 0}, {"timeout": 0.01}):
+        with pytest.raises(joinq.Empty):
+            q.get_many(3, **how)
+
+
+def test_get_many_waits_for_the_first_item(launch, new):
+    """It sleeps on an empty queue, and returns with what is there when it wakes."""
+    q = new()
+    getter = launch(workers.puppet, q)
+    getter.begin_and_sleep("get_many", 10)
+    q.put("one")
+    assert getter.outcome() == ["one"]
+    getter.begin_and_sleep("get_many", 10)
+    q.put_many(["large" * 20_000, "two"])
+    got = getter.outcome()
+    got += getter.call("get_many", 10) if len(got) == 1 else []
+    assert [len(item) for item in got] == [100_000, 3]
+    getter.begin_and_sleep("get_many", 10)
+    q.shutdown()
+    with pytest.raises(joinq.ShutDown):
+        getter.outcome()
+
+
+@pytest.mark.parametrize("wrong", ["1", 1.0, None, [1], 1j])
+def test_get_many_wants_an_integer(q, wrong):
+    """max_items is an integer."""
+    with pytest.raises(TypeError, match="max_items"):
+        q.get_many(wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, -(2**70), False])
+def test_get_many_wants_to_get_something(q, wrong):
+    """max_items is at least one."""
+    with pytest.raises(ValueError, match="max_items"):
+        q.get_many(wrong)
+
+
+@pytest.mark.parametrize("timeout", [math.nan, "1", [1]])
+def test_wrong_timeouts_are_refused(q, timeout):
+    """As put() and get() do, and nothing is put or taken."""
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+        q.put_many([1], timeout=timeout)
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+        q.get_many(1, timeout=timeout)
+    assert q.qsize() == 0
+
+
+@pytest.mark.parametrize("wrong", [None, 5, len])
+def test_put_many_wants_an_iterable(q, wrong):
+    """What cannot be iterated raises TypeError, and nothing is put."""
+    with pytest.raises(TypeError):
+        q.put_many(wrong)
+    assert q.qsize() == 0
+
+
+def test_closed_queue_refuses_both(new):
+    """After close(), put_many() and get_many() raise what put() and get() do."""
+    q = new()
+    q.put(1)
+    q.close()
+    for call in (partial(q.put_many, [1]), partial(q.get_many, 1), partial(q.put_many, [])):
+        with pytest.raises(ValueError, match="is closed"):
+            call()
+    assert q.qsize() == 1
+
+
+def test_closed_end_refuses_its_side(new):
+    """An end closed alone ends that side, as with put() and get()."""
+    q = new()
+    q.put_many([1, 2])
+    q._writer.close()
+    with pytest.raises(OSError):
+        q.put_many([3])
+    assert q.get_many(1) == [1]
+    q._reader.close()
+    with pytest.raises(OSError):
+        q.get_many(1)
+
+
+# Items that cannot be unpickled ---------------------------------------------------------------------------
+
+SIZES = {"small": 0, "long": 5000, "large": 90_000}
+
+
+def drain_failing(queue, error):
+    """All that is there, and the errors of those that fail, each of which takes one item."""
+    items, errors = [], []
+    for left in range(queue.qsize(), 0, -1):
+        try:
+            items += queue.get_many(10, block=False)
+        except error as failure:
+            errors.append(failure)
+            assert queue.qsize() < left
+        if not queue.qsize():
+            break
+    return items, errors
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("index", [0, 1, 5, 9])
+def test_item_that_fails_counts_as_taken(q, index, size):
+    """get_many() raises what unpickling raises; all the other items are still there, in order."""
+    items = [*range(10)]
+    items[index] = Pickled(payloads.fail, "x" * size)
+    q.put_many(items)
+    got, failures = drain_failing(q, LookupError)
+    assert [error.args for error in failures] == [("x" * size,)]
+    del items[index]
+    assert got == items
+    if isinstance(q, joinq.JoinableQueue):
+        assert q.unfinished_tasks == 10
+        q.task_done(10)
+        assert q.unfinished_tasks == 0
+
+
+@pytest.mark.parametrize("error", [joinq.Empty, joinq.ShutDown, EOFError])
+@pytest.mark.parametrize("index", [0, 1, 5, 9])
+def test_item_may_fail_as_a_queue_does(q, index, error):
+    """What an item raises is raised, also if it looks like the end of the queue."""
+    items = [*range(10)]
+    items[index] = Pickled(raise_one, error)
+    q.put_many(items)
+    got, failures = drain_failing(q, error)
+    assert len(failures) == 1
+    del items[index]
+    assert got == items
+
+
+def raise_one(error):
+    raise error
+
+
+def test_get_many_takes_the_last_items_when_nobody_can_put_more(new):
+    """When every process has closed `_writer`, EOFError comes after the last item, not instead of it."""
+    q = new()
+    q.put_many(range(3))
+    q._writer.close()
+    assert q.get_many(10) == [0, 1, 2]
+    with pytest.raises(EOFError):
+        q.get_many(10)
+
+
+def test_every_item_of_a_batch_may_fail(q):
+    """Each costs one get_many()."""
+    q.put_many([Pickled(payloads.fail, str(i)) for i in range(20)])
+    for i in range(20):
+        with pytest.raises(LookupError, match=f"{i}"):
+            q.get_many(20)
+        assert q.qsize() == 19 - i
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("index", [0, 1, 5, 9])
+def test_interrupted_get_many_takes_nothing(q, index, size):
+    """A signal handler's exception while an item is unpickled leaves all of them in the queue, in order."""
+    items = [*range(10)]
+    items[index] = Pickled(payloads.interrupt_once, "interruptible", "x" * size)
+    q.put_many(items)
+    items[index] = "interruptible"
+    got = []
+    for _ in range(3):
+        payloads.interruptions.append(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            while True:  # a large item is in no batch
+                got += q.get_many(10, block=False)
+        assert not payloads.interruptions
+        assert q.qsize() == 10 - len(got)
+    got += drain_many(q)
+    assert got == items
+
+
+@pytest.mark.parametrize("index", [0, 4, 9])
+def test_handler_that_raises_another_exception_takes_nothing(new, index):
+    """Whether an exception is a handler's or an item's does not depend on its type."""
+    q = new()
+    items = [*range(10)]
+    items[index] = Pickled(payloads.interrupt_once, "interruptible", "")
+    q.put_many(items)
+    items[index] = "interruptible"
+
+    def handler(signum, frame):
+        raise LookupError("the handler's")
+
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        payloads.interruptions.append(signal.SIGUSR2)
+        with pytest.raises(LookupError, match="the handler's"):
+            q.get_many(10)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert drain(q) == items
+
+
+# Together ----------------------------------------------------------------------------------------------------
+
+
+def test_single_gets_and_batches_share_a_chunk(launch, new):
+    """Several processes take from the same chunks, singly and by batches: each item arrives once, in order."""
+    q = new()
+    count = 3000
+    getters = [launch(workers.consume_in_batches, q, most) for most in (1, 1, 2, 50)]
+    for first in range(0, count, 300):
+        q.put_many(range(first, first + 300))
+    q.put_many([None] * len(getters))
+    taken = [getter.result() for getter in getters]
+    for numbers in taken:
+        assert numbers == sorted(numbers)
+    assert sorted(itertools.chain(*taken)) == [*range(count)]
+    assert q.qsize() == 0
+    if isinstance(q, joinq.JoinableQueue):
+        q.join(LIMIT)
+
+
+def test_one_put_many_wakes_all_who_can_get_something(launch, new):
+    """As many sleepers wake as there are items."""
+    q = new()
+    getters = [launch(workers.puppet, q) for _ in range(4)]
+    for getter in getters:
+        getter.begin_and_sleep("get")
+    q.put_many(range(4))
+    assert sorted(getter.outcome() for getter in getters) == [0, 1, 2, 3]
+
+
+def test_one_get_many_wakes_all_who_can_put_something(launch, new):
+    """As many sleepers wake as there is room."""
+    q = new(4)
+    q.put_many(range(4))
+    putters = [launch(workers.puppet, q) for _ in range(4)]
+    for number, putter in enumerate(putters):
+        putter.begin_and_sleep("put", number)
+    got = q.get_many(4)
+    assert got == [0, 1, 2, 3] or isinstance(q, joinq.JoinableQueue)
+    for putter in putters:
+        putter.outcome()
+    assert sorted(got + drain(q)) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_threads_share_a_queue_by_batches():
+    """Threads that put and get batches at once lose nothing, and each producer's items are in order."""
+    q = joinq.JoinableQueue(100)
+    taken = [[] for _ in range(3)]
+
+    def consume(mine):
+        while mine[-1:] != [None]:
+            got = q.get_many(9, timeout=LIMIT)
+            rest = got[got.index(None) + 1 :] if None in got else []
+            q.put_many(rest)
+            mine += got[: len(got) - len(rest)]
+            q.task_done(len(got))
+
+    threads = [threading.Thread(target=consume, args=(mine,)) for mine in taken]
+    threads += [threading.Thread(target=q.put_many, args=([(who, i) for i in range(2000)],)) for who in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads[3:]:
+        thread.join(LIMIT)
+    q.put_many([None] * 3, timeout=LIMIT)
+    for thread in threads[:3]:
+        thread.join(LIMIT)
+    q.join(LIMIT)
+    payloads.check_every_item_once([mine[:-1] for mine in taken], 3, 2000)
+
+
+# Tasks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_death", ["raise", "ignore", "redeliver"])
+def test_tasks_of_a_batch_are_reported_by_number(on_death):
+    """task_done(n) finishes a batch; join() returns when all are."""
+    q = joinq.JoinableQueue(on_death=on_death)
+    q.put_many(range(100))
+    assert q.unfinished_tasks == 100
+    while q.unfinished_tasks:
+        with pytest.raises(joinq.JoinTimeout):
+            q.join(0)
+        q.task_done(len(q.get_many(30)))
+    q.join(0)
+    with pytest.raises(ValueError):
+        q.task_done()
+
+
+def test_tasks_of_a_killed_taker_are_known():
+    """With on_death="raise" LostTasks counts all that a dead process had taken by get_many()."""
+    q = joinq.JoinableQueue()
+    q.put_many(range(100))
+
+    def take():
+        assert len(q.get_many(30)) == 30
+        assert q.get() == 30
+        q.task_done(10)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = workers.fork(take)
+    assert workers.wait_for(pid) == -signal.SIGKILL
+    rest = drain_many(q)
+    assert rest == [*range(31, 100)]
+    q.task_done(69)
+    with pytest.raises(joinq.LostTasks) as caught:
+        q.join(LIMIT)
+    assert caught.value.unfinished == 21
+    assert [(dead.pid, dead.tasks) for dead in caught.value.processes] == [(pid, 21)]
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("singly", [0, 1, 3])
+def test_batch_of_a_killed_taker_is_redelivered_in_order(size, singly):
+    """With on_death="redeliver" all that a dead process had in hand comes back, in order, before the rest."""
+    q = joinq.JoinableQueue(on_death="redeliver")
+    items = [(i, b"x" * size) for i in range(20)]
+    q.put_many(items)
+
+    def take():
+        for _ in range(singly):
+            q.get()
+        got = q.get_many(8)
+        assert got == items[singly : singly + 8]
+        q.task_done(2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert workers.wait_for(workers.fork(take)) == -signal.SIGKILL
+    probes.reap(q)
+    assert drain_many(q, 7) == items[2:]
+    q.task_done(18)
+    q.join(0)
+    probes.check_invariants(q)
+
+
+def test_shutdown_discards_the_rest_of_a_chunk(new):
+    """shutdown(immediate) after a part of a chunk was taken ends the other items' tasks, not the taken ones'."""
+    q = new()
+    q.put_many(range(100))
+    q.put_many([b"x" * 20_000] * 3)
+    assert q.get_many(10) == [*range(10)]
+    assert q.get() == 10
+    q.shutdown(immediate=True)
+    assert q.qsize() == 0
+    for call in (q.get, partial(q.get_many, 3), partial(q.put_many, [1])):
+        with pytest.raises(joinq.ShutDown):
+            call()
+    if isinstance(q, joinq.JoinableQueue):
+        assert q.unfinished_tasks == 11
+        q.task_done(11)
+        q.join(0)
+    probes.check_invariants(q)
+
+
+def test_measured_queue_counts_batches():
+    """The figures of a measured queue are those of single puts."""
+    figures = []
+    for way_in in (WAYS_IN["put"], WAYS_IN["put_many"]):
+        q = joinq.JoinableQueue()
+        lib.jnq_measure(q._handle)
+        for _ in range(2):
+            way_in(q, [1, "text", b"x" * 3000, b"y" * 100_000, [2], None])
+            q.get_many(1)
+        counters = probes.counters(q)
+        figures.append((counters["put_bytes"], counters["backlog"], counters["puts"]))
+    assert figures[0] == figures[1]
+
+
+# Nothing is left ---------------------------------------------------------------------------------------------
+
+
+def test_exceptions_of_batches_leave_no_cycle():
+    """What an error of put_many() or get_many() referred to is gone with the exception, without the collector."""
+    import gc
+    import weakref
+
+    class Thing:
+        def __reduce__(self):
+            return payloads.fail, ("no way back",)
+
+    gc.disable()
+    try:
+        for q in (joinq.JoinableQueue(5), joinq.JoinableQueue(5, on_death="redeliver")):
+            thing = Thing()
+            witness = weakref.ref(thing)
+            with contextlib.suppress(joinq.Full):
+                q.put_many([thing] * 9, block=False)
+            with contextlib.suppress(LookupError):
+                q.get_many(5)
+            with contextlib.suppress(LookupError):
+                q.put_many([thing, payloads.Pickling(payloads.fail, "no way")])
+            del thing
+            assert witness() is None
+    finally:
+        gc.enable()
