@@ -31,6 +31,7 @@ svg .floor { fill: none; stroke: var(--floor); stroke-dasharray: 4 3; } svg .dot
 _ROW, _BAR = 22, 12  # the height of a line, and of what is drawn in it
 _WIDTH, _LEFT, _RIGHT = 860, 230, 240  # the whole, and the columns of text beside the plot
 _PLOT = _WIDTH - _LEFT - _RIGHT
+_SPACIOUS = 150  # pixels per power of ten that have room for more than one label
 _LOG_FROM = 15  # a greater ratio of the longest to the shortest bar needs a log scale
 
 
@@ -53,8 +54,11 @@ class _Scale(NamedTuple):
     def ticks(self) -> list[float]:
         """Return the values to draw lines at: powers of ten, or a few round ones."""
         if self.log:
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            return [10.0**power for power in range(first, last + 1)]
+            decades = math.log10(self.high / self.low)
+            factors = (1, 2, 5) if _PLOT / decades > _SPACIOUS else (1,)
+            first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high))
+            values = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+            return [value for value in values if self.low <= value * 1.0001 and value <= self.high]
         step = 10.0 ** math.floor(math.log10(self.high))
         step *= 0.5 if self.high / step < 2.5 else 2 if self.high / step > 6 else 1
         return [step * i for i in range(int(self.high / step) + 1)]
@@ -146,7 +150,9 @@ def ratios(rows: Sequence[Row], style: str = "") -> str:
     bottom = top + _ROW * len(pairs) + 4
     parts = ['<rect class="paper" width="100%" height="100%"/>'] if style else []
     parts.append(_text(_LEFT, 16, title, "strong"))
-    parts += [_text(right, 38, "joinq", "strong"), _text(right + 62, 38, "best of the others (○)", "soft")]
+    parts.append(_text(right, 38, "joinq", "strong"))
+    if any(rival for _, rival in pairs):
+        parts.append(_text(right + 62, 38, "best of the others (○)", "soft"))
     parts += _axis(scale, top, bottom, [times(value) for value in scale.ticks()])
     for place, (own, rival) in enumerate(pairs):
         y = top + _ROW * (place + 0.5) + 2

@@ -65,9 +65,9 @@ def select(only: Sequence[str]) -> list[Scenario]:
 
 def _measure(options: Options) -> dict[str, Any]:
     """Make all measurements and return what the JSON file holds."""
-    share, rounds = (QUICK_SHARE, QUICK_ROUNDS) if options.quick else (1.0, sys.maxsize)
+    share, rounds = (QUICK_SHARE, QUICK_ROUNDS) if options.quick else (1.0, 1.0)
     if options.share is not None:
-        share, rounds = options.share, 1
+        share, rounds = options.share, 0.0
     selection = [scenario.scaled(share, rounds) for scenario in select(options.only)]
     wanted = [contenders.BASELINE, contenders.OURS, *(contenders.PEERS if options.peers else ())]
     absent = {name: why for name, why in contenders.absent().items() if name in wanted}

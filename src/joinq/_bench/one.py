@@ -1,5 +1,5 @@
 """
-One measurement, in the process that this starts: `python -m joinq._bench.one CONTENDER SCENARIO SHARE ROUNDS METHOD`.
+One measurement, in the process that this starts: `python -m joinq._bench.one CONTENDER SCENARIO SHARE METHOD`.
 
 Its last line on stdout is JSON: the figures, or why there are none.
 """
@@ -31,12 +31,12 @@ def measure(name: str, scenario: Scenario) -> dict[str, Any]:
     return {"figures": outcome.figures, "notes": outcome.notes}
 
 
-def main(name: str, wanted: str, share: str, rounds: str, start_method: str) -> None:
+def main(name: str, wanted: str, share: str, start_method: str) -> None:
     """Measure what the command line says."""
     multiprocessing.set_start_method(start_method)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a hang leaves stacks, not core files
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == wanted)
-    print(json.dumps(measure(name, scenario.scaled(float(share), int(rounds)))))
+    print(json.dumps(measure(name, scenario.scaled(float(share), 1.0))))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from joinq._bench import chart
-from joinq._bench.rows import OWN, Row, groups, losses, missed, name
+from joinq._bench.rows import FLOOR, OWN, Row, groups, losses, missed, name
 from joinq._bench.text import figure, times
 
 _STYLE = """
@@ -60,7 +60,7 @@ def render(report: dict[str, Any]) -> str:
 def _machine(report: dict[str, Any]) -> str:
     where: dict[str, Any] = report["machine"]
     packages = dict(where["packages"])
-    packages.update({row["label"]: row["version"] for row in report["rows"] if row["version"]})
+    packages.update({row["label"]: row["version"] for row in report["rows"] if row["version"] and row["role"] != FLOOR})
     entries = {
         "machine": f"{where['processor']} ({where['machine']}), {where['usable_cpus']} of {where['cpus']} CPUs, "
         f"{where['memory_bytes'] / 2**30:.0f} GiB",
@@ -84,15 +84,15 @@ def _list(title: str, lines: Sequence[str]) -> list[str]:
 
 def _section(group: Sequence[Row]) -> str:
     row = group[0]
-    shape = f"{row['producers']} to {row['consumers']} processes" if row["consumers"] else "one process"
+    shape = f"{row['producers']}x{row['consumers']} processes" if row["consumers"] else "one process"
     limit = f", at most {row['maxsize']} in the queue" if row["maxsize"] else ""
     told = [
-        f"target: {target['demand']}, found {target['found']}{' — missed' if target['met'] is False else ''}"
+        f"Target: {target['demand']}, found {target['found']}{' — missed' if target['met'] is False else ''}"
         for own in group
         if own["role"] == OWN
         for target in own["targets"]
     ]
-    about = ". ".join([f"{row['what']} N = {row['n']:,}, {shape}{limit}", *told])
+    about = ". ".join([row["what"].rstrip(".").replace("`n`", f"{row['n']:,}"), f"{shape}{limit}".capitalize(), *told])
     return f'<h3>{escape(name(row))}</h3><p class="soft">{escape(about)}.</p>\n{chart.bars(group)}'
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,14 +79,17 @@ def measure(name: str, scenario: Scenario, share: float, start_method: str) -> R
     If it fails or hangs, the stacks of all its processes are shown on stderr.
     """
     command = [sys.executable, "-m", "joinq._bench.one", name, scenario.name]
-    command += [repr(share), str(scenario.rounds), start_method]
+    command += [repr(share), start_method]
     # Files, not pipes: those would stay open until the last worker ends, which may be never.
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
+    # The directory is for what contenders do not clear away.
+    with contextlib.ExitStack() as stack:
+        output, log = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX))
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=log,
-            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", "TMPDIR": directory},
             start_new_session=True,  # a process group of its own, so that no worker outlives it
         )
         end = f"hung for {LIMIT_S} s"
@@ -133,17 +137,7 @@ def _abort(group: int, log: IO[str]) -> None:
 
 
 def _remove_leftovers(group: int) -> None:
-    """Remove what contenders with names have left in memory and in the directory for temporary files."""
-    for directory in {"/dev/shm", tempfile.gettempdir()}:
-        for path in Path(directory).glob(f"*{PREFIX}{group}-*"):
-            with contextlib.suppress(OSError):
-                _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        for child in path.iterdir():
-            _remove(child)
-        path.rmdir()
-    else:
-        path.unlink()
+    """Remove what contenders whose processes were killed have left in shared memory."""
+    for path in Path("/dev/shm").glob(f"*{PREFIX}{group}-*"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

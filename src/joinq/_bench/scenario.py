@@ -85,11 +85,11 @@ class Scenario:
     in_place: bool = False
     backlog: int = 0
 
-    def scaled(self, share: float, rounds: int) -> Scenario:
-        """Return the same workload with a share of the items and at most so many rounds, for a first look."""
+    def scaled(self, share: float, rounds: float) -> Scenario:
+        """Return the same workload with a share of the items, and of the rounds, of which one is left at least."""
         number = max(1, self.batch, self.producers, round(self.n * share))
         backlog = number if self.backlog else 0
-        return replace(self, n=number, rounds=min(rounds, self.rounds), backlog=backlog)
+        return replace(self, n=number, rounds=max(1, int(rounds * self.rounds)), backlog=backlog)
 
     def demand(self) -> Demand:
         """Return what this wants of a queue."""

@@ -11,7 +11,7 @@ from typing import Any, Callable
 from joinq._bench.contenders import ARRAY, OBJECT, Demand, Queue, installed
 
 PREFIX = "joinq-bench-"
-"""What the names of shared memory begin with, then the process group: the driver removes what is left of them."""
+"""What names in shared memory begin with; the process group follows, by which the driver finds what is left."""
 
 PULSE_S = 0.05
 """How long one call waits that has no way to wait for ever."""

@@ -7,10 +7,12 @@ Its receive() does not wait. A reader here asks again and again, which is its fa
 from __future__ import annotations
 
 import ctypes
+import os
+import tempfile
 from typing import Any, Callable
 
 from joinq._bench.contenders import ALONE, ARRAY, BYTES, IN_PLACE, OBJECT, ONE_BY_ONE, REPLACES, Demand, installed
-from joinq._bench.contenders._bytes import ByteQueue, decoder, encoder, until
+from joinq._bench.contenders._bytes import PREFIX, ByteQueue, decoder, encoder, until
 
 module = installed("iceoryx2")
 
@@ -28,7 +30,10 @@ class Iceoryx2(ByteQueue):
     def _service(self) -> Any:
         self._room = min(self.demand.room, _MOST)
         module.set_log_level(module.LogLevel.Fatal)
-        node = module.NodeBuilder.new().create(module.ServiceType.Ipc)
+        config = module.config.default()
+        config.global_cfg.prefix = module.FileName.new(f"{PREFIX}{os.getpgrp()}-")
+        config.global_cfg.root_path = module.Path.new(tempfile.gettempdir())
+        node = module.NodeBuilder.new().config(config).create(module.ServiceType.Ipc)
         name = module.ServiceName.new(self.name)
         return (
             node.service_builder(name)

@@ -8,6 +8,7 @@ items. What arrives is counted and summed up. The garbage collector stays on, as
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 import operator
@@ -21,6 +22,7 @@ from joinq._bench.scenario import Outcome, Scenario
 from joinq._bench.workloads.team import START_S, WARM_UP, Team, company, verify
 
 WARM_UP_BYTES = 64 << 20
+_FEW_BYTES = 8 << 20
 
 Weigh = Callable[[Any], float]
 
@@ -53,16 +55,18 @@ def _phases(scenario: Scenario) -> tuple[tuple[int, Weigh], ...]:
     return (warm_up, zlib.crc32), (scenario.n, _ends)
 
 
-def _payloads(scenario: Scenario) -> list[Any]:
+@functools.cache
+def _payloads(kind: str, size: int) -> list[Any]:
     """Return a few payloads to send in turn: making them is no part of a queue's work. Both ends tell them apart."""
-    if scenario.kind == ARRAY:
+    number = 4 if size <= _FEW_BYTES else 2
+    if kind == ARRAY:
         numpy = installed("numpy")
-        arrays = [numpy.arange(scenario.item_bytes // 8, dtype=float) for _ in range(4)]
+        arrays = [numpy.arange(size // 8, dtype=float) for _ in range(number)]
         for i, array in enumerate(arrays):
             array[0], array[-1] = i, 255 - 3 * i
         return arrays
-    filler = bytes(range(256)) * (scenario.item_bytes // 256)
-    return [bytes([i]) + filler[1:-1] + bytes([255 - 3 * i]) for i in range(4)]
+    filler = bytes(range(256)) * (size // 256)
+    return [bytes([i]) + filler[1:-1] + bytes([255 - 3 * i]) for i in range(number)]
 
 
 def _items(scenario: Scenario, count: int, producer: int) -> Iterable[Any]:
@@ -73,7 +77,7 @@ def _items(scenario: Scenario, count: int, producer: int) -> Iterable[Any]:
         return [numbers[i : i + scenario.batch] for i in range(0, len(numbers), scenario.batch)]
     if scenario.kind == OBJECT:
         return share
-    return list(itertools.islice(itertools.cycle(_payloads(scenario)), len(share)))
+    return list(itertools.islice(itertools.cycle(_payloads(scenario.kind, scenario.item_bytes)), len(share)))
 
 
 def _putter(scenario: Scenario, queue: Queue) -> Callable[[Any], object]:
