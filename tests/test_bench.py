@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,28 @@ def test_floors_are_added_up() -> None:
     assert met(report_of({OURS: [5.0], limits.PICKLE: [2.0], "one_list": [1.0]}, metric)) == [True]
     assert met(report_of({OURS: [5.1], limits.PICKLE: [2.0], "one_list": [1.0]}, metric)) == [False]
     assert met(report_of({OURS: [5.0], limits.PICKLE: [2.0]}, metric)) == [None]
+
+
+def test_floors_in_c_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The floors in C stand for the first metric of their scenario; what they say they cannot do is no failure."""
+    from joinq import _bench
+
+    floors: Any = types.ModuleType("joinq._bench.floors")
+    floors.Unavailable = type("Unavailable", (Exception,), {})
+    floors.memcpy_s = lambda size: size * 1e-9
+    floors.round_trip_s = lambda n: n * 1e-6
+
+    def wake_s(n: int) -> float:
+        raise floors.Unavailable("no compiler")
+
+    floors.wake_s = wake_s
+    monkeypatch.setitem(sys.modules, "joinq._bench.floors", floors)
+    monkeypatch.setattr(_bench, "floors", floors, raising=False)
+    scenario = {scenario.name: scenario for scenario in SCENARIOS}
+    assert limits.measure(limits.MEMCPY, scenario["bytes 256 KiB"]).figures == {"per item": (256 << 10) * 1e-9}
+    assert limits.measure(limits.PING_PONG, scenario["round trip"]).figures == {"p50": 5000 * 1e-6}
+    with pytest.raises(contenders.Unavailable, match="no compiler"):
+        limits.measure(limits.WAKE, scenario["wake-up"])
 
 
 def test_more_kills_are_better() -> None:

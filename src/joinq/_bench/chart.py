@@ -31,7 +31,7 @@ svg .floor { fill: none; stroke: var(--floor); stroke-dasharray: 4 3; } svg .dot
 _ROW, _BAR = 22, 12  # the height of a line, and of what is drawn in it
 _WIDTH, _LEFT, _RIGHT = 860, 230, 240  # the whole, and the columns of text beside the plot
 _PLOT = _WIDTH - _LEFT - _RIGHT
-_SPACIOUS = 150  # pixels per power of ten that have room for more than one label
+_FIGURE, _TIMES = 56, 36  # the width of labels
 _LOG_FROM = 15  # a greater ratio of the longest to the shortest bar needs a log scale
 
 
@@ -51,11 +51,11 @@ class _Scale(NamedTuple):
             share = (value - self.low) / (self.high - self.low)
         return _LEFT + _PLOT * share
 
-    def ticks(self) -> list[float]:
-        """Return the values to draw lines at: powers of ten, or a few round ones."""
+    def ticks(self, label: float) -> list[float]:
+        """Return the values to draw lines at, whose labels are so wide: powers of ten, and a few others with room."""
         if self.log:
             decades = math.log10(self.high / self.low)
-            factors = (1, 2, 5) if _PLOT / decades > _SPACIOUS else (1,)
+            factors = (1, 2, 5) if _PLOT / decades * math.log10(2) > label else (1,)
             first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high))
             values = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
             return [value for value in values if self.low <= value * 1.0001 and value <= self.high]
@@ -85,9 +85,9 @@ def _bar(x1: float, x2: float, y: float, kind: str) -> str:
     return f'<rect x="{x1:.1f}" y="{y - _BAR / 2:.1f}" width="{width:.1f}" height="{_BAR}" rx="2" class="{kind}"/>'
 
 
-def _axis(scale: _Scale, top: float, bottom: float, labels: Sequence[str]) -> list[str]:
-    parts = []
-    for value, label in zip(scale.ticks(), labels):
+def _axis(scale: _Scale, top: float, bottom: float, ticks: dict[float, str]) -> list[str]:
+    parts = [_text(_LEFT - 40, bottom + 16, "log scale", "soft", "end")] if scale.log else []
+    for value, label in ticks.items():
         x = scale.x(value)
         parts += [_line(x, top, x, bottom, "grid"), _text(x, bottom + 16, label, "soft", "middle")]
     return parts
@@ -115,7 +115,8 @@ def bars(group: Sequence[Row]) -> str:
     parts, bottom = [], _ROW * len(group) + 4
     if known:
         scale = _scale([row["median"] for row in known])
-        parts += _axis(scale, 0, bottom, [figure(value, unit) if value else "0" for value in scale.ticks()])
+        ticks = {value: figure(value, unit) if value else "0" for value in scale.ticks(_FIGURE)}
+        parts += _axis(scale, 0, bottom, ticks)
     for place, row in enumerate([*known, *unknown]):
         y = _ROW * (place + 0.5) + 2
         emphasis = "strong" if row["role"] == OWN else ""
@@ -153,7 +154,7 @@ def ratios(rows: Sequence[Row], style: str = "") -> str:
     parts.append(_text(right, 38, "joinq", "strong"))
     if any(rival for _, rival in pairs):
         parts.append(_text(right + 62, 38, "best of the others (○)", "soft"))
-    parts += _axis(scale, top, bottom, [times(value) for value in scale.ticks()])
+    parts += _axis(scale, top, bottom, {value: times(value) for value in scale.ticks(_TIMES)})
     for place, (own, rival) in enumerate(pairs):
         y = top + _ROW * (place + 0.5) + 2
         parts.append(_text(_LEFT - 10, y + 4, name(own), "", "end"))

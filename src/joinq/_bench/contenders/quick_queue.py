@@ -9,7 +9,7 @@ from joinq._bench.contenders import BACKLOG, BATCHES, OBJECT, READERS, SLEEPS, W
 
 module = installed("quick_queue")
 
-label = "quick-queue"
+label = "quick-queue (lists)"
 package = "quick-queue"
 can = frozenset({OBJECT, WRITERS, READERS, BACKLOG, BATCHES, SLEEPS})
 
