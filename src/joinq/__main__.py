@@ -34,8 +34,8 @@ def add_bench(commands: Any, methods: list[str]) -> None:
         help="measure joinq beside the stdlib's queue, and beside other packages, on this machine",
         description=(
             "Measure joinq beside the standard library's queue on this machine, and what limits both. Rounds are "
-            "interleaved, and every measurement is a fresh process. Takes up to six minutes; with --peers half an "
-            "hour or more."
+            "interleaved, and every measurement is a fresh process. Takes up to six minutes; with --peers about "
+            "an hour."
         ),
         epilog="Exit code: 0, or with --check 1 if a target is missed; 2 for bad usage.",
     )

@@ -1,16 +1,20 @@
-"""`py_sharedmemory`: a block of named shared memory per message, used again when its reader has acknowledged it."""
+"""
+`py_sharedmemory`: a block of named shared memory per message, used again when its reader has acknowledged it.
+
+For large messages, as it says itself; so it takes no part in what passes ints.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Callable
 
-from joinq._bench.contenders import ARRAY, BYTES, OBJECT, ONE_BY_ONE, SLEEPS, Demand, Queue, installed
+from joinq._bench.contenders import ARRAY, BYTES, ONE_BY_ONE, Demand, Queue, installed
 
 module = installed("py_sharedmemory")
 
 label = "py-sharedmemory"
 package = "py-sharedmemory"
-can = frozenset({OBJECT, BYTES, ARRAY, SLEEPS, ONE_BY_ONE})
+can = frozenset({BYTES, ARRAY, ONE_BY_ONE})
 
 
 class PySharedmemory(Queue):
