@@ -22,7 +22,7 @@ svg { color-scheme: light dark; font: 13px system-ui, sans-serif; --paper: #fff;
   --own: #58a6ff; --rest: #596673; --base: #9aa6b2; --floor: #e0a341; } }
 svg text { fill: var(--ink); } svg .soft { fill: var(--soft); } svg .strong { font-weight: 650; }
 svg .grid { stroke: var(--line); } svg .one { stroke: var(--soft); }
-svg .span { stroke: var(--ink); stroke-opacity: .7; }
+svg .span { stroke: var(--ink); } svg .halo { stroke: var(--paper); stroke-width: 4; }
 svg .joinq { fill: var(--own); } svg .baseline { fill: var(--base); } svg .peer, svg .bundler { fill: var(--rest); }
 svg .floor { fill: none; stroke: var(--floor); stroke-dasharray: 4 3; } svg .dot { fill: var(--paper);
   stroke: var(--ink); stroke-width: 2; } svg .paper { fill: var(--paper); }
@@ -114,7 +114,7 @@ def bars(group: Sequence[Row]) -> str:
     unknown = [row for row in group if row["median"] is None]
     parts, bottom = [], _ROW * len(group) + 4
     if known:
-        scale = _scale([row["median"] for row in known])
+        scale = _scale([row[key] for row in known for key in ("median", "max")])
         ticks = {value: figure(value, unit) if value else "0" for value in scale.ticks(_FIGURE)}
         parts += _axis(scale, 0, bottom, ticks)
     for place, row in enumerate([*known, *unknown]):
@@ -125,7 +125,8 @@ def bars(group: Sequence[Row]) -> str:
             parts.append(_text(_LEFT + 4, y + 4, _shortened(row["why"], 90), "soft"))
             continue
         parts.append(_bar(_LEFT, scale.x(row["median"]), y, row["role"].split()[0] if row["role"] != OWN else "joinq"))
-        parts.append(_line(scale.x(row["min"]), y, scale.x(row["max"]), y, "span"))
+        for kind in ("halo", "span"):
+            parts.append(_line(scale.x(row["min"]), y, scale.x(row["max"]), y, kind))
         x = _WIDTH - _RIGHT + 12
         parts.append(_text(x, y + 4, figure(row["median"], unit), emphasis))
         if row["ratio"] and row["role"] != BASE:

@@ -30,8 +30,8 @@ def condense(runs: Iterable[Run]) -> list[Row]:
     for run in runs:
         for metric in run.scenario.metrics:
             found, why = run.figures.get(metric.name), run.unavailable or run.failure
-            if found is None and not why:
-                continue  # such as a floor of one of two metrics
+            if found is None and (not why or (_role(run.contender) == FLOOR and metric != run.scenario.metrics[0])):
+                continue  # a floor stands for the first metric only
             key = run.scenario.name, metric.name
             metrics[key] = metric
             row = figures.setdefault(key, {}).setdefault(run.contender, _begin(run, metric))
@@ -105,7 +105,8 @@ def _targets(metric: Metric, group: dict[str, Row]) -> list[dict[str, Any]]:
     verdicts: list[dict[str, Any]] = []
 
     def judge(demand: str, found: str, met: bool | None) -> None:
-        verdicts.append({"demand": demand, "found": found, "met": met if own["median"] is not None else False})
+        known = own["median"] is not None
+        verdicts.append({"demand": demand, "found": found if known else "nothing", "met": met if known else False})
 
     if metric.faster is not None:
         ratio = own["ratio"]
