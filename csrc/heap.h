@@ -59,7 +59,7 @@
 
 #include "layout.h"
 
-#define RESERVE_BYTES (16u << 20)
+#define RESERVE_BYTES (8u << 20)
 #define KEEP_BYTES (256u << 20)
 
 /* Makes the whole heap one cold free run. For the creator. Returns 0 or JNQ_NO_MEMORY. */
