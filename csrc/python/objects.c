@@ -608,8 +608,13 @@ static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
     return list;
 }
 
+/* None is for ever: a number that great would take longer to read than all the rest. */
 static int deadline_of(PyObject *number, int64_t *deadline)
 {
+    if (number == Py_None) {
+        *deadline = JNQ_FOREVER;
+        return 0;
+    }
     *deadline = PyLong_AsLongLong(number);
     return *deadline == -1 && PyErr_Occurred() ? -1 : 0;
 }

@@ -6,7 +6,7 @@
  *
  * Adds to the extension module
  *   Port(handle, address, dumps, loads)   a queue as seen from here; `address` is that of the jnq_queue in the handle
- *     port[deadline]        takes an item. A subscription and not a call, because from Python 3.11 on the interpreter
+ *     port[deadline]        takes an item; None is for ever. A subscription and not a call, because from Python 3.11 on the interpreter
  *                           runs signal handlers after a call, whose exception would lose the item.
  *     port[most, deadline]  a list of 1 to `most` items
  *     port.put(obj, deadline), port.put_many(objs, deadline), port.task_done(n)

@@ -24,7 +24,6 @@ from joinq._holders import death, describe, has_writer, lost, tasks
 from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
 from joinq._native import (
     EMPTY,
-    FOREVER,
     INTERRUPTED,
     LOST,
     NOW,
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from joinq._jnq import CData, Loan, Port
+    from joinq._jnq import CData, Key, Loan, Port
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -175,7 +174,7 @@ class _Shared:
     def _get_error(self, rc: int) -> Exception:
         return EOFError() if rc == EMPTY and self._at_end() else error(rc)
 
-    def _take_anyway(self, outcome: list[Any], key: int | tuple[int, int]) -> Any:
+    def _take_anyway(self, outcome: list[Any], key: Key) -> Any:
         """Goes on with `self._port[key]`, which has Declined with these args; the result or error of a get().
 
         Empties the list: an exception must not be referred to by the frames that it refers to.
@@ -198,7 +197,7 @@ class _Shared:
             except Declined as declined:
                 outcome += declined.args
 
-    def _take_lease(self, deadline: int, otherwise: Any = _RAISE) -> Any:
+    def _take_lease(self, deadline: int | None, otherwise: Any = _RAISE) -> Any:
         """get() with on_death="redeliver"; what to give `otherwise`, if there is no item and not an exception."""
         leases: Leases = self._leases  # type: ignore[assignment]
         mine = leases.mine
@@ -220,7 +219,7 @@ class _Shared:
                 _give_back(_Taken(self._handle, self._port, loan, exception, mine=mine))
             raise
 
-    def _take_leases(self, most: int, deadline: int) -> list[Any]:
+    def _take_leases(self, most: int, deadline: int | None) -> list[Any]:
         """get_many() with on_death="redeliver"."""
         leases: Leases = self._leases  # type: ignore[assignment]
         mine = leases.mine
@@ -370,7 +369,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         """
         if self._put_closed:
             raise self._closed_error()
-        deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        deadline = (None if timeout is None else deadline_after(timeout)) if block else NOW
         try:
             rc = self._port.put(obj, deadline)
         except Exception:
@@ -405,7 +404,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         """
         if self._get_closed:
             raise self._closed_error()
-        deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        deadline = (None if timeout is None else deadline_after(timeout)) if block else NOW
         if self._leases is not None:
             return self._take_lease(deadline)
         try:
@@ -431,7 +430,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         """
         if self._put_closed:
             raise self._closed_error()
-        deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        deadline = (None if timeout is None else deadline_after(timeout)) if block else NOW
         failure: BaseException | None = None
         put = 0
         batch: list[Any] = []
@@ -484,7 +483,7 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
             raise ValueError(f"max_items must be 1 or more, not {max_items}")
         if self._get_closed:
             raise self._closed_error()
-        deadline = (FOREVER if timeout is None else deadline_after(timeout)) if block else NOW
+        deadline = (None if timeout is None else deadline_after(timeout)) if block else NOW
         if self._leases is not None:
             return self._take_leases(most, deadline)
         key = (most, deadline)
