@@ -34,7 +34,7 @@ static const struct {
     int64_t answer;
 } operations[] = {
     {"core put int", put_integer, JNQ_OK},
-    {"core get int", get, JNQ_INTEGER_ZERO + 1000},
+    {"core get int", get, sizeof(int64_t)},
     {"core task_done int", task_done, JNQ_OK},
     {"core put 20 bytes", put_bytes, JNQ_OK},
     {"core get 20 bytes", get, sizeof payload},

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copyreg
 import pickle
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Protocol 5 lets large buffers stay where they are until the core copies them, once, into the queue.
 PROTOCOL = 5
@@ -40,27 +43,34 @@ def _array(buffer: Any, dtype: str, shape: tuple[int, ...], order: str) -> Any:
     return ndarray(shape, dtype, buffer, 0, None, order)
 
 
-class _Workshop:
-    """A pickler, and where it puts what it makes.
+class _Sink:
+    """What a pickler writes to."""
 
-    Attributes:
-        parts: of the pickle, in their order. Most often one; a pickler hands large bytes over as they are.
-        buffers: those that the objects want to travel outside of the pickle.
-    """
+    __slots__ = ("write",)
 
-    __slots__ = ("buffers", "dump", "forget", "parts", "write")
+    def __init__(self, write: Callable[[Any], object]) -> None:
+        self.write = write
 
-    def __init__(self) -> None:
-        self.parts: list[Any] = []
-        self.buffers: list[memoryview] = []
-        self.write = self.parts.append
-        pickler = ForkingPickler(self, PROTOCOL, True, self._set_aside)
-        pickler.dispatch_table = _Reducers()
-        self.dump = pickler.dump
-        self.forget = pickler.clear_memo
 
-    def _set_aside(self, buffer: pickle.PickleBuffer) -> None:
-        self.buffers.append(buffer.raw())
+class _Workshop(NamedTuple):
+    """A pickler, and where it puts what it makes."""
+
+    dump: Callable[[Any], None]
+    forget: Callable[[], None]
+    parts: list[Any]  # of the pickle. Most often one; a pickler hands large bytes over as they are
+    buffers: list[memoryview]  # that the objects want to travel outside of the pickle
+
+
+def _new_workshop() -> _Workshop:
+    parts: list[Any] = []
+    buffers: list[memoryview] = []
+
+    def set_aside(buffer: pickle.PickleBuffer) -> None:
+        buffers.append(buffer.raw())
+
+    pickler = pickle.Pickler(_Sink(parts.append), PROTOCOL, True, set_aside)
+    pickler.dispatch_table = _Reducers()
+    return _Workshop(pickler.dump, pickler.clear_memo, parts, buffers)
 
 
 # A pickler's memo stays as large as it ever was, and clearing it costs as much: one that has written more is let go.
@@ -84,13 +94,20 @@ def dumps(obj: Any) -> bytes | Parts:
     try:
         shop = _idle.pop()
     except IndexError:
-        shop = _Workshop()
-    shop.dump(obj)  # if it raises, this workshop is not used again
-    parts, buffers = shop.parts, shop.buffers
-    data: bytes | Parts = parts[0] if len(parts) == 1 and not buffers else (parts[:], buffers[:])
+        shop = _new_workshop()
+    dump, forget, parts, buffers = shop
+    dump(obj)  # if it raises, this workshop is not used again
+    data: bytes | Parts
+    if len(parts) == 1 and not buffers:
+        data = parts.pop()
+        if len(data) <= _KEEP_BYTES:
+            forget()
+            _idle.append(shop)
+        return data
+    data = parts[:], buffers[:]
     if len(parts) <= _KEEP_PARTS and len(parts[0]) <= _KEEP_BYTES:
         parts.clear()
         buffers.clear()
-        shop.forget()
+        forget()
         _idle.append(shop)
     return data
