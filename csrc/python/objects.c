@@ -26,6 +26,7 @@ typedef struct loan {
     PyObject_HEAD
     jnq_box *box; /* the item, or NULL: a part */
     struct loan *whole; /* of which it is one */
+    unsigned long parts; /* of it that live */
     char *start;
     Py_ssize_t bytes;
     int is_private; /* a copy that a fork has made */
@@ -42,6 +43,7 @@ static Loan *new_loan(char *start, uint64_t bytes)
         return NULL;
     loan->box = NULL;
     loan->whole = loan->next = NULL;
+    loan->parts = 0;
     loan->previous = NULL;
     loan->start = start;
     loan->bytes = (Py_ssize_t)bytes;
@@ -80,6 +82,7 @@ static Loan *part_of(Loan *whole, uint64_t off, uint64_t bytes)
     if (part) {
         Py_INCREF(whole);
         part->whole = whole;
+        whole->parts++;
     }
     return part;
 }
@@ -98,6 +101,8 @@ static void loan_dealloc(Loan *loan)
         jnq_release(loan->box);
         PyMem_Free(loan->box);
     }
+    if (loan->whole)
+        loan->whole->parts--;
     Py_XDECREF(loan->whole);
     PyObject_Free(loan);
     Py_DECREF(type);
@@ -111,13 +116,20 @@ static int loan_getbuffer(Loan *loan, Py_buffer *view, int flags)
 static PyObject *loan_lease(Loan *loan, void *unused)
 {
     (void)unused;
-    return Py_BuildValue("KK", (unsigned long long)loan->box->lease, (unsigned long long)loan->box->number);
+    uint64_t lease = loan->box ? loan->box->lease : 0, number = loan->box ? loan->box->number : 0;
+    return Py_BuildValue("KK", (unsigned long long)lease, (unsigned long long)number);
 }
 
 static PyObject *loan_address(Loan *loan, void *unused)
 {
     (void)unused;
     return PyLong_FromVoidPtr(loan->box);
+}
+
+static PyObject *loan_parts(Loan *loan, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLong(loan->parts);
 }
 
 /* --- out ---------------------------------------------------------------------------------------------------- */
@@ -858,6 +870,7 @@ static PyType_Spec port_spec = {"joinq._jnq.Port", sizeof(Port), 0, Py_TPFLAGS_D
 static PyGetSetDef loan_attributes[] = {
     {"lease", (getter)loan_lease, NULL, "(lease, number), as jnq_finish() wants them", NULL},
     {"box", (getter)loan_address, NULL, "the address of its jnq_box", NULL},
+    {"parts", (getter)loan_parts, NULL, "how many views of its buffers there are", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
