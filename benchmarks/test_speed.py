@@ -1,11 +1,13 @@
 """
-The scenarios as pytest-benchmark shows them: `pytest benchmarks [--quick] [--benchmark-json=F]`.
+The scenarios of `python -m joinq bench` as pytest-benchmark shows them:
+`pytest benchmarks [--quick] [--peers] [--benchmark-json=F]`.
 
 pytest-benchmark can time only what runs in its own process, and one contender after the other.
 Here each figure comes from a fresh process, the rounds are interleaved, and starting processes
 does not count. So the rounds of a scenario are measured first; then pytest-benchmark is given a
-clock that the measured seconds advance. What it shows is seconds per item (per round trip, per
-queue; for `idle` per second blocked), one round for each fresh process.
+clock that the measured figures advance. What it shows is seconds per item (per round trip, per
+queue; for `blocked` per second blocked, for `memory` bytes, for `killed` kills), one round for each
+fresh process.
 """
 
 from __future__ import annotations
@@ -14,67 +16,66 @@ import functools
 import itertools
 from typing import Any
 
-import contenders
 import pytest
-import report
-import run
-from scenarios import SCENARIOS
+
+from joinq._bench import contenders, runner
+from joinq._bench.rows import OWN, Row, condense, missed
+from joinq._bench.scenarios import QUICK_ROUNDS, QUICK_SHARE, SCENARIOS
 
 ABSENT = contenders.absent()
 SCENARIO = {scenario.name: scenario for scenario in SCENARIOS}
 FIGURES = [(scenario.name, metric.name) for scenario in SCENARIOS for metric in scenario.metrics]
-QUEUES = [
-    pytest.param(name, marks=pytest.mark.skipif(name in ABSENT, reason=ABSENT.get(name, "")))
-    for name in contenders.NAMES
-]
 
 
 class MeasuredClock:
-    """A clock that stands still, but for the measured seconds that it is given."""
+    """A clock that stands still, but for the measured figures that it is given."""
 
     def __init__(self) -> None:
-        self._now_s = 0.0
+        self._now = 0.0
 
     def read(self) -> float:
-        """Return the sum of all seconds so far."""
-        return self._now_s
+        """Return the sum of all figures so far."""
+        return self._now
 
-    def advance(self, seconds: float) -> None:
-        """Let measured seconds pass."""
-        self._now_s += seconds
+    def advance(self, figure: float) -> None:
+        """Let a measured figure pass."""
+        self._now += figure
 
 
 CLOCK = MeasuredClock()
 
 
 @functools.cache
-def measured(scenario: str, quick: bool) -> list[report.Row]:
+def measured(name: str, quick: bool, peers: bool) -> list[Row]:
     """Run all rounds of a scenario, once for all tests that look at it."""
-    present = [name for name in contenders.NAMES if name not in ABSENT]
-    return report.rows(list(run.interleaved([SCENARIO[scenario]], present, quick)))
+    share, rounds = (QUICK_SHARE, QUICK_ROUNDS) if quick else (1.0, 1.0)
+    wanted = (contenders.BASELINE, contenders.OURS, *(contenders.PEERS if peers else ()))
+    steps = runner.plan([SCENARIO[name].scaled(share, rounds)], [name for name in wanted if name not in ABSENT])
+    return condense(filter(None, runner.measure_all(steps, share, "fork")))
 
 
-def row(config: pytest.Config, scenario: str, metric: str, queue: str) -> report.Row:
-    """Return the row of one figure of one contender."""
-    rows = measured(scenario, config.getoption("--quick"))
-    return next(row for row in rows if (row["metric"], row["contender"]) == (metric, queue))
+def rows(config: pytest.Config, scenario: str, metric: str) -> list[Row]:
+    """Return the rows of one figure."""
+    found = measured(scenario, config.getoption("--quick"), config.getoption("--peers"))
+    return [row for row in found if row["metric"] == metric]
 
 
 @pytest.mark.benchmark(timer=CLOCK.read)
-@pytest.mark.parametrize("queue", QUEUES)
+@pytest.mark.parametrize("contender", contenders.NAMES)
 @pytest.mark.parametrize(("scenario", "metric"), FIGURES)
-def test_figure(benchmark: Any, pytestconfig: pytest.Config, scenario: str, metric: str, queue: str) -> None:
+def test_figure(benchmark: Any, pytestconfig: pytest.Config, scenario: str, metric: str, contender: str) -> None:
     """All items arrive, and this is how long it takes."""
-    found = row(pytestconfig, scenario, metric, queue)
+    found = next((row for row in rows(pytestconfig, scenario, metric) if row["contender"] == contender), None)
+    if found is None or not found["values"]:
+        pytest.skip(found["why"] if found else "it cannot do this, or was not asked for")
     benchmark.group = f"{scenario}, {metric}"
     benchmark.extra_info.update(found)
     figures = itertools.cycle(found["values"])
     benchmark.pedantic(lambda: CLOCK.advance(next(figures)), rounds=len(found["values"]))
 
 
-@pytest.mark.skipif(contenders.OURS in ABSENT, reason=ABSENT.get(contenders.OURS, ""))
 @pytest.mark.parametrize(("scenario", "metric"), FIGURES)
 def test_target(pytestconfig: pytest.Config, scenario: str, metric: str) -> None:
-    """Our queue reaches the target of every figure: times the stdlib, or share of a core."""
-    failure = report.missed(row(pytestconfig, scenario, metric, contenders.OURS))
-    assert not failure, failure
+    """joinq reaches the targets of every figure."""
+    failures = missed([row for row in rows(pytestconfig, scenario, metric) if row["role"] == OWN])
+    assert not failures, "; ".join(failures)

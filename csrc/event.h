@@ -8,6 +8,7 @@
  *   announced      sleepers, wakers  none   sc     a dead sleeper costs the next waker one call
  *   answered       wakers            none   sc     too old: costs the next waker one call
  *   all, sem       semaphore door    none   sc     as seq; a lost token delays by one slice
+ *   woken_ns       wakers            none   relaxed  a guess that spin.h learns from
  *
  * Waiting, and why no wake-up is lost
  *   sleeper: e = event_prepare(): e := seq, then announced += 2;  look at the condition;  event_sleep(e)
@@ -53,8 +54,9 @@ struct jnq_event {
     uint32_t announced; /* twice the number of announcements, and EVENT_DEEP */
     uint32_t answered;
     uint32_t all; /* semaphore door: seq of the last wake for all */
-    union {       /* semaphore door; both builds keep the room */
-        sem_t sem;
+    union {       /* both builds keep the room */
+        sem_t sem;         /* semaphore door */
+        uint64_t woken_ns; /* futex door: when somebody was last woken */
         char room[32];
     };
 };
@@ -97,6 +99,9 @@ void event_alert(struct jnq_event *ev);
 
 /* Wakes up to n sleepers, after the caller's step. Costs one load when nobody sleeps. */
 void event_notify(struct jnq_event *ev, uint64_t n);
+
+/* When a waker last found somebody to wake, or tried to; 0 if that is not known. */
+int64_t event_woken_ns(struct jnq_event *ev);
 
 /* Wakes every sleeper. */
 void event_notify_all(struct jnq_event *ev);

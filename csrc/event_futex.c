@@ -42,8 +42,11 @@ enum event_result event_sleep(struct jnq_event *ev, uint32_t e, int64_t until_ns
 
 bool door_wake(struct jnq_event *ev, uint64_t n)
 {
+    store_relaxed(&ev->woken_ns, (uint64_t)event_now());
     return syscall(SYS_futex, &ev->seq, FUTEX_WAKE, n < INT_MAX ? (int)n : INT_MAX, NULL, NULL, 0) > 0;
 }
+
+int64_t event_woken_ns(struct jnq_event *ev) { return (int64_t)load_relaxed(&ev->woken_ns); }
 
 void door_wake_all(struct jnq_event *ev) { door_wake(ev, INT_MAX); }
 

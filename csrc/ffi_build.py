@@ -35,6 +35,7 @@ SOURCES = (
     "record",
     "recover",
     "segment",
+    "spin",
     "watch",
 )
 

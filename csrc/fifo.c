@@ -193,18 +193,35 @@ void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t le
     step_to(q, &place, lease); /* pairs with A2 in fifo_room */
 }
 
-/* The item of an inline record as it stands in a batch: its header, and its payload, or NULL if it is none. */
-static const char *packed_at(const struct jnq_record *record, uint64_t off, jnq_packed *header)
+/* Up to `most` items of a chunk from the place on, as they stand there, as long as they fit into the room; the place
+ * behind them. Gives the bytes. */
+static uint64_t copy_chunk(const struct jnq_record *record, struct place *place, char *batch, uint64_t room,
+                           uint64_t most)
 {
-    if (record->kind != JNQ_CHUNK) {
-        *header = (jnq_packed){record->inline_bytes, record->form};
-        return record->kind == JNQ_INLINE ? record->payload : NULL;
+    uint64_t rest = record_items(record) - (place->number - record->number), off = place->off, n = 0, next;
+    while (n < rest && n < most && (next = record_after(record, off)) && next - place->off <= room) {
+        off = next;
+        n++;
     }
-    const jnq_packed *item = record_at(record, off);
-    if (!item)
-        return NULL;
-    *header = *item;
-    return (const char *)(item + 1);
+    uint64_t bytes = off - place->off;
+    memcpy(batch, record->payload + place->off, bytes);
+    place->number += n;
+    place->off = n < rest ? off : 0;
+    place->pos += n < rest ? 0 : record_size(record);
+    return bytes;
+}
+
+/* The same for an inline record. */
+static uint64_t copy_inline(const struct jnq_record *record, struct place *place, char *batch, uint64_t room)
+{
+    jnq_packed header = {record->inline_bytes, record->form};
+    uint64_t bytes = record_packed(header.bytes);
+    if (bytes > room)
+        return 0;
+    memcpy(batch, &header, sizeof header);
+    memcpy(batch + sizeof header, record->payload, header.bytes);
+    go_on(place, record);
+    return bytes;
 }
 
 uint64_t fifo_step_batch(struct jnq_queue *q, char *batch, uint64_t room, uint64_t most)
@@ -216,15 +233,17 @@ uint64_t fifo_step_batch(struct jnq_queue *q, char *batch, uint64_t room, uint64
         puts = first + most;
     while (place.number < puts && is_whole(q, head->block, place.pos)) {
         const struct jnq_record *record = at(q, place.pos);
-        jnq_packed header;
-        const char *payload = packed_at(record, place.off, &header);
-        if (!payload || record_packed(header.bytes) > room || place.number - record->number >= record_items(record))
+        uint64_t bytes = 0;
+        if (place.number - record->number >= record_items(record))
             break;
-        memcpy(batch, &header, sizeof header);
-        memcpy(batch + sizeof header, payload, header.bytes);
-        batch += record_packed(header.bytes);
-        room -= record_packed(header.bytes);
-        go_on(&place, record);
+        if (record->kind == JNQ_CHUNK)
+            bytes = copy_chunk(record, &place, batch, room, puts - place.number);
+        else if (record->kind == JNQ_INLINE)
+            bytes = copy_inline(record, &place, batch, room);
+        if (!bytes)
+            break;
+        batch += bytes;
+        room -= bytes;
     }
     if (place.number != first)
         step_to(q, &place, 0);

@@ -31,6 +31,7 @@ struct fifo_load {
     uint64_t n;
     uint64_t bytes; /* all of them; without an extent, at most JNQ_INLINE_BYTES */
     uint64_t unit;  /* JNQ_EXTENT: where they have been copied to */
+    bool is_given;  /* that was not ours alone, and is not freed */
 };
 
 /* Appends a record with a copy of the payload, or one that refers to the extent that holds it. Takes effect at R1.

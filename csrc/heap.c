@@ -6,10 +6,11 @@
 #include "lock.h"
 #include "segment.h"
 
-#define LENGTH_BITS 40
+#define LENGTH_BITS 39
 #define OWNER_BITS 19
 #define LENGTH (((uint64_t)1 << LENGTH_BITS) - 1)
 #define OWNER ((((uint64_t)1 << OWNER_BITS) - 1) << LENGTH_BITS)
+#define GIVEN ((uint64_t)1 << 58)
 #define LEASE ((uint64_t)1 << 59)
 #define WARM ((uint64_t)1 << 60)
 #define MARK ((uint64_t)1 << 61)
@@ -19,6 +20,9 @@
 #define WALK_STEPS 64 /* how far alloc looks before it takes fresh memory */
 #define MAP_STEP_BYTES 65536
 #define SHRINK_UNITS 64
+#define SOON_NS 200000000
+
+#define DONE ((uint64_t)1 << 63) /* in jnq_given.giver */
 
 enum walker { ALLOCATE, SHRINK }; /* index of jnq_heap.rover */
 
@@ -255,6 +259,16 @@ static void trim(struct jnq_queue *q)
     }
 }
 
+/* A large run is needed that was not kept. If it would have been there a moment ago, the next one is. */
+static void learn(struct jnq_queue *q, uint64_t n)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    uint64_t most = KEEP_BYTES / q->unit_bytes, returned = load_relaxed(&heap->returned_ns);
+    bool large = n > RESERVE_BYTES / q->unit_bytes && n <= most && n > load_relaxed(&heap->keep);
+    if (large && (uint64_t)event_coarse_now() - returned < SOON_NS)
+        store_relaxed(&heap->keep, n);
+}
+
 static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
@@ -269,10 +283,13 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
         return rc;
     if (warm) {
         sub_sc(&heap->free_warm, n);
-    } else if (segment_ready(q, unit_off(q, found), n * q->unit_bytes)) {
-        segment_return(q, unit_off(q, found), n * q->unit_bytes);
-        store_rel(entry(q, found), FREE | n);
-        return JNQ_NO_MEMORY;
+    } else {
+        learn(q, n);
+        if (segment_ready(q, unit_off(q, found), n * q->unit_bytes)) {
+            segment_return(q, unit_off(q, found), n * q->unit_bytes);
+            store_rel(entry(q, found), FREE | n);
+            return JNQ_NO_MEMORY;
+        }
     }
     add_sc(&heap->used, n);
     *unit = found;
@@ -309,6 +326,8 @@ int heap_alloc_to_put(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64
 static uint64_t warm_limit(struct jnq_queue *q)
 {
     uint64_t used = load_sc(&q->sh->heap.used), reserve = RESERVE_BYTES / q->unit_bytes;
+    uint64_t keep = load_relaxed(&q->sh->heap.keep), most = KEEP_BYTES / q->unit_bytes;
+    reserve = keep > reserve ? keep < most ? keep : most : reserve;
     return used > reserve ? used : reserve;
 }
 
@@ -336,6 +355,15 @@ static void shrink(struct jnq_queue *q, uint64_t n)
     store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
 }
 
+void heap_cool(struct jnq_queue *q)
+{
+    if (!load_relaxed(&q->sh->heap.keep))
+        return;
+    store_relaxed(&q->sh->heap.keep, 0);
+    for (uint64_t before = UINT64_MAX, excess; (excess = warm_excess(q)) && excess < before; before = excess)
+        shrink(q, excess);
+}
+
 /* The units of the used run that begins at `unit`, or 0. */
 static uint64_t used_length(struct jnq_queue *q, uint64_t unit)
 {
@@ -343,7 +371,74 @@ static uint64_t used_length(struct jnq_queue *q, uint64_t unit)
     return unit && (word & USED) && !(word & FREE) ? length(word) : 0;
 }
 
+/* --- given runs ----------------------------------------------------------------------------------------- */
+
+static bool is_given(struct jnq_queue *q, uint64_t unit) { return used_length(q, unit) && (run_at(q, unit) & GIVEN); }
+
+static uint64_t *giver_of(struct jnq_queue *q, uint64_t unit) { return &((struct jnq_given *)unit_at(q, unit))->giver; }
+
+void heap_give(struct jnq_queue *q, uint64_t unit)
+{
+    if (!used_length(q, unit))
+        return; /* only after foreign writes */
+    store_sc(giver_of(q, unit), q->owner);
+    set_bits_sc(entry(q, unit), GIVEN);
+}
+
+void heap_take_back(struct jnq_queue *q, uint64_t unit)
+{
+    if (is_given(q, unit))
+        clear_bits_sc(entry(q, unit), GIVEN);
+}
+
+uint64_t heap_preface(struct jnq_queue *q, uint64_t unit)
+{
+    return is_given(q, unit) ? offsetof(struct jnq_given, preface) : 0;
+}
+
+/* True if the taker may free the run now; else the giver will. */
+static bool taker_is_done(struct jnq_queue *q, uint64_t unit)
+{
+    uint64_t giver = load_sc(giver_of(q, unit));
+    while (giver && !(giver & DONE))
+        if (cas_sc(giver_of(q, unit), &giver, giver | DONE))
+            return false;
+    return !giver;
+}
+
+static void free_run(struct jnq_queue *q, uint64_t unit);
+
+void heap_ungive(struct jnq_queue *q, uint64_t unit)
+{
+    uint64_t giver = q->owner;
+    if (is_given(q, unit) && !cas_sc(giver_of(q, unit), &giver, 0) && giver == (q->owner | DONE))
+        free_run(q, unit);
+}
+
+/* Of a dead owner, under all locks: it looks at no run that it has given, and the run that it has taken is the giver's.
+ * True if nobody has the run any more. */
+static bool bereave(struct jnq_queue *q, uint64_t unit, uint64_t word, uint32_t dead)
+{
+    uint64_t giver = load_sc(giver_of(q, unit));
+    bool unreached = !(word & MARK) && owner_of(word) == dead;
+    while ((giver & ~DONE) == dead)
+        if (giver & DONE || cas_sc(giver_of(q, unit), &giver, 0))
+            return giver & DONE || unreached;
+    if (!unreached || taker_is_done(q, unit))
+        return unreached;
+    /* From here on its giver may free it at any moment: then this step does not succeed. */
+    uint64_t number = load_sc(giver_of(q, unit)) & (OWNER >> LENGTH_BITS);
+    cas_sc(entry(q, unit), &word, (word & ~OWNER) | number << LENGTH_BITS);
+    return false;
+}
+
 void heap_free(struct jnq_queue *q, uint64_t unit)
+{
+    if (!is_given(q, unit) || taker_is_done(q, unit))
+        free_run(q, unit);
+}
+
+static void free_run(struct jnq_queue *q, uint64_t unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
     uint64_t n = used_length(q, unit);
@@ -352,7 +447,9 @@ void heap_free(struct jnq_queue *q, uint64_t unit)
     sub_sc(&heap->used, n);
     bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->unit_bytes);
     uint64_t word = FREE | (cold ? 0 : WARM) | n;
-    if (!cold)
+    if (cold)
+        store_relaxed(&heap->returned_ns, (uint64_t)event_coarse_now());
+    else
         add_sc(&heap->free_warm, n);
     bool locked = !heap_lock(q, 0);
     store_rel(entry(q, unit), word);
@@ -373,7 +470,7 @@ void heap_own(struct jnq_queue *q, uint64_t unit)
 {
     uint64_t n = used_length(q, unit);
     if (n)
-        store_relaxed(entry(q, unit), used_word(q, n));
+        store_relaxed(entry(q, unit), used_word(q, n) | (run_at(q, unit) & GIVEN));
 }
 
 void heap_lease(struct jnq_queue *q, uint64_t unit, uint32_t owner)
@@ -414,7 +511,8 @@ bool heap_owns_any(struct jnq_queue *q, uint32_t owner)
 {
     uint64_t word;
     for (uint64_t unit = 0; (unit = next_run(q, unit, &word));)
-        if ((word & USED) && owner_of(word) == owner)
+        if ((word & USED) &&
+            (owner_of(word) == owner || (word & GIVEN && (load_sc(giver_of(q, unit)) & ~DONE) == owner)))
             return true;
     return false;
 }
@@ -464,7 +562,8 @@ void heap_sweep(struct jnq_queue *q, uint32_t owner)
 {
     uint64_t word, used, warm;
     for (uint64_t unit = 0; (unit = next_run(q, unit, &word));) {
-        if ((word & USED) && !(word & MARK) && owner_of(word) == owner) {
+        bool left = !(word & MARK) && owner_of(word) == owner;
+        if ((word & USED) && (word & GIVEN ? bereave(q, unit, word, owner) : left)) {
             uint64_t n = length(word);
             bool kept = !segment_return(q, unit_off(q, unit), n * q->unit_bytes);
             store_rel(entry(q, unit), FREE | (kept ? WARM : 0) | n);

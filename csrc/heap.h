@@ -10,6 +10,8 @@
  *   free_warm,     alloc, free     none       sc       estimates: off by a run until heap_sweep() counts
  *     used
  *   map_ready      alloc           heap lock  plain    too low: memory is readied twice
+ *   returned_ns,   alloc, free,    none       relaxed  guesses
+ *     keep         cool
  *
  * The map has one word per unit. The word of a run's first unit holds its length, whether it is free, whether
  * all of it is backed by memory (warm), and for a used run its owner; the words inside a run mean nothing. To split a
@@ -25,9 +27,25 @@
  * A lease is a used run, a cell, that cannot be reached, and whose word says so: its owner has the task in it in hand.
  * When the owner dies it is not freed but redelivered. The bit means nothing in a run that can be reached.
  *
+ * Given runs (jnq_give()): who has put one may go on looking at it, so it must not be freed before both the giver and the
+ * taker are done with it. The map word says that it is one (GIVEN), its first word who the giver is:
+ *   giver          is                            next
+ *   X              looked at by owner number X   0 if X is done with it, or dead; X | DONE if the taker is done first
+ *   0              the taker's alone             the taker frees it
+ *   X | DONE       the giver's alone             the giver frees it; if X is dead, who reaps it
+ * Each change is one compare-and-swap, so exactly one of them frees the run. A taker that dies is done with it; the run
+ * is the giver's then, if that still looks at it.
+ *
+ * State            written by      guard      order    if the writer dies here
+ *   map GIVEN      heap_give       the run    rel      not put yet: freed, as X is dead
+ *   giver          heap_give,      none       cas sc   see above
+ *                  heap_ungive, free, reap
+ *
  * Memory: units are backed before anybody writes to them, so that a lack of memory is an error and not SIGBUS.
  * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that
  * comes and goes then runs on warm pages); beyond that, memory goes back bit by bit with every run that is freed.
+ * Where large items pass one after the other, which shows when one needs the memory that was given back just before, as
+ * much as the largest of them (up to KEEP_BYTES) stays warm, too, until a reader has waited for a second.
  *
  * Foreign writes: no word of the map and no hint is followed before run_at() has seen that the run lies in the heap.
  * Each walk goes forward by the length of such a run, so it ends.
@@ -42,6 +60,7 @@
 #include "layout.h"
 
 #define RESERVE_BYTES (16u << 20)
+#define KEEP_BYTES (256u << 20)
 
 /* Makes the whole heap one cold free run. For the creator. Returns 0 or JNQ_NO_MEMORY. */
 int heap_init(struct jnq_queue *q);
@@ -54,9 +73,20 @@ int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *uni
  * taken. */
 int heap_alloc_to_put(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
 
-/* Frees a used run. Requires that it is ours and cannot be reached. Nothing, if foreign writes left no used run
+/* Frees a used run. Requires that it is ours and cannot be reached. A given one only if its giver is done with it.
+ * Nothing, if foreign writes left no used run
  * there. */
 void heap_free(struct jnq_queue *q, uint64_t unit);
+
+/* Makes a run of ours one that is given, before it is put; ends that, if it was not put. */
+void heap_give(struct jnq_queue *q, uint64_t unit);
+void heap_take_back(struct jnq_queue *q, uint64_t unit);
+
+/* For the giver: it is done with the run, and frees it if the taker is, too. */
+void heap_ungive(struct jnq_queue *q, uint64_t unit);
+
+/* The bytes before the payload of a run that is given; 0 in others. */
+uint64_t heap_preface(struct jnq_queue *q, uint64_t unit);
 
 /* Makes us the owner. Requires the lock under which the run is reached. The same holds. */
 void heap_own(struct jnq_queue *q, uint64_t unit);
@@ -66,6 +96,9 @@ void heap_lease(struct jnq_queue *q, uint64_t unit, uint32_t owner);
 
 /* Whose lease the run is, or 0. */
 uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit);
+
+/* For who has waited long: the memory that was kept for large items goes back. */
+void heap_cool(struct jnq_queue *q);
 
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit);

@@ -52,7 +52,13 @@ enum jnq_on_death {
 };
 
 /* How a record holds an item: its payload follows, lies in an extent, or it is one of several. JNQ_END holds none. */
-enum jnq_kind { JNQ_INLINE = 1, JNQ_EXTENT = 2, JNQ_END = 3, JNQ_CHUNK = 4 };
+enum jnq_kind {
+    JNQ_INLINE = 1,
+    JNQ_EXTENT = 2,
+    JNQ_END = 3,
+    JNQ_CHUNK = 4,
+    JNQ_GIVEN = 5, /* of a box: its extent was put, and is others' too */
+};
 
 /* What the payload of an item is. The core looks only at the lengths of those that have a fixed one. */
 enum jnq_form {
@@ -74,7 +80,8 @@ enum jnq_wait { JNQ_IN_GET = 0, JNQ_IN_PUT = 1, JNQ_IN_JOIN = 2 };
 
 #define JNQ_NOW 0
 #define JNQ_FOREVER 0x7fffffffffffffff
-#define JNQ_INLINE_BYTES 8176 /* longest payload that is copied instead of lent */
+#define JNQ_INLINE_BYTES 8176  /* longest payload that is copied instead of lent */
+#define JNQ_PREFACE_BYTES 4032 /* of an extent that is given */
 
 #define JNQ_NAME_BYTES 48   /* room for a process's name, with its final zero */
 #define JNQ_LETTER_DEATHS 3 /* so many deaths are remembered of a task */
@@ -210,6 +217,15 @@ int jnq_put_pieces(jnq_queue *q, int form, const jnq_piece *pieces, uint64_t n, 
  * its header and padding. Takes effect item by item or several at a time, and counts them in *put as soon as they are
  * in, also when the answer is not JNQ_OK. Returns as jnq_put(), JNQ_FULL and JNQ_SHUTDOWN also after a part of them. */
 int jnq_put_batch(jnq_queue *q, const char *batch, uint64_t n, uint64_t *put, int64_t deadline);
+
+/* Makes an empty extent of ours, in the box as JNQ_LARGE is: so many bytes at box->payload, which begins a page. Returns
+ * JNQ_OK (jnq_release() must follow), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NAMESPACE or JNQ_NO_MEMORY. */
+int jnq_blank(jnq_queue *q, uint64_t bytes, jnq_box *box);
+
+/* Appends an item whose payload is the preface, padded to JNQ_PREFACE_BYTES, and what is in a box of jnq_blank(), which
+ * is not copied: from then on it is the taker's, too, and lasts until both are done with it. A box is given once.
+ * Returns as jnq_put(). */
+int jnq_give(jnq_queue *q, jnq_box *box, int form, const char *preface, uint64_t bytes, int64_t deadline);
 
 /* Takes the oldest item into *box. Takes effect at R2 in fifo.c. Returns the length of the payload (>= 0), which was
  * copied; or JNQ_LARGE (then jnq_release() must follow); with JNQ_REDELIVER always JNQ_LEASED instead; or JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED,

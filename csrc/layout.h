@@ -42,6 +42,7 @@
  *   heap.*, map    see heap.h         heap lock
  *   procs          see procs.h        procs lock
  *   asked, ready   see ready.h
+ *   spinning       see spin.h
  *   measured       creator            none       before attach  nothing is counted
  *   figures.bytes, put                tail lock  relaxed        this put is missing from them
  *     .backlog
@@ -85,6 +86,7 @@
 #define PROCS_SHARE 32    /* of a small segment: that part is their table */
 #define PROC_TAKEN 8
 #define JNQ_WAITS 3 /* enum jnq_wait */
+#define SPIN_SLOTS 8
 #define DONES_BITS 16
 #define DONES (((uint64_t)-1) >> DONES_BITS)
 
@@ -126,6 +128,8 @@ struct jnq_heap {
     uint64_t free_warm;      /* units that are free and backed by memory */
     uint64_t used;           /* units in used runs */
     uint64_t map_ready;      /* bytes of the unit map that are backed by memory */
+    uint64_t returned_ns;    /* when memory of a run was last given back as it was freed */
+    uint64_t keep;           /* units that may stay warm for large items that pass now */
     uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
 };
 
@@ -221,6 +225,7 @@ struct jnq_shared {
     _Alignas(LINE_BYTES) struct jnq_procs procs;
     _Alignas(LINE_BYTES) struct jnq_ready ready[JNQ_WAITS];
     _Alignas(LINE_BYTES) struct jnq_figures figures;
+    _Alignas(LINE_BYTES) uint64_t spinning[SPIN_SLOTS]; /* until when, each */
 };
 
 /* A block: records in the order of their numbers, then JNQ_END if there is a next block. */
@@ -246,6 +251,13 @@ struct jnq_record {
     };
 };
 
+/* A run that is put as it is, because its maker has written the item into it: see heap.h. */
+struct jnq_given {
+    uint64_t giver;
+    char room[LINE_BYTES - 8];
+    char preface[JNQ_PREFACE_BYTES];
+};
+
 /* An item in a run of its own: in the front list, which is emptied before the blocks are; leased; or a dead letter. */
 struct jnq_cell {
     uint64_t next;                     /* in a list: its word without this cell */
@@ -265,12 +277,14 @@ static_assert(offsetof(struct jnq_shared, dones) % LINE_BYTES == 0, "dones begin
 static_assert(offsetof(struct jnq_shared, items) + sizeof(struct jnq_event) ==
                   offsetof(struct jnq_shared, puts) + LINE_BYTES,
               "what a put shows and what it must look at are one line");
+static_assert(sizeof(((struct jnq_shared *)0)->spinning) == LINE_BYTES, "spinners disturb nobody else");
 static_assert(sizeof(struct jnq_block) == LINE_BYTES, "records follow on a line");
 static_assert(sizeof(struct jnq_record) == LINE_BYTES, "a small item takes one line");
 static_assert((offsetof(struct jnq_record, payload) + JNQ_INLINE_BYTES) % LINE_BYTES == 0,
               "the longest inline record fills its lines");
 static_assert(sizeof(((jnq_box *)0)->copy) == JNQ_INLINE_BYTES, "a box takes the longest inline payload");
 static_assert(sizeof(struct jnq_proc) == 256, "entries do not straddle pages or share lines");
+static_assert(sizeof(struct jnq_given) == 4096, "what is given begins on a page");
 static_assert(sizeof(struct jnq_cell) == 2 * LINE_BYTES, "a cell's record is on a line");
 static_assert(sizeof(struct jnq_shared) <= 4096, "the header fits the smallest page");
 
@@ -290,9 +304,16 @@ struct jnq_end {
     bool asked; /* the program knows it */
 };
 
+/* What it has learnt of spinning in calls of one kind: see spin.h. */
+struct jnq_spins {
+    int32_t score; /* of late: waits that were worth it, less those that were not; above 0: spin */
+    uint32_t budget_ns;
+    uint32_t offer_first; /* somebody has used the CPU that was offered */
+};
+
 /* What one process knows of the queue. `me`, `owner` and `fork` are written under the procs
- * lock; the rest is constant after create or attach, but for `users`, an atomic count, `spin_ns`, a guess that threads
- * may race for, and `news`. */
+ * lock; the rest is constant after create or attach, but for `users`, an atomic count, `spins` and `wake_ns`, guesses
+ * that threads may race for, and `news`. */
 struct jnq_queue {
     struct jnq_shared *sh;
     char *base; /* == sh; offsets are added to it */
@@ -314,7 +335,7 @@ struct jnq_queue {
     uint32_t fork;       /* fork count when it was assigned */
     uint32_t put_fork;   /* and when something was put */
     uint32_t users;      /* 1 for the handle, and one for each payload that is lent */
-    uint32_t spin_ns;    /* how long it has lately paid to spin before sleeping */
+    uint32_t wake_ns;    /* how long after being woken a sleeper usually runs */
     uint32_t on_death;   /* as in the segment */
     uint32_t measured;   /* the same */
     uint32_t news;       /* this process has made dead letters and not said so; 2: but been interrupted for it */
@@ -322,6 +343,7 @@ struct jnq_queue {
     bool watched;        /* see watch.h */
     struct jnq_queue *next_watched;
     struct jnq_end ends[JNQ_WAITS];
+    struct jnq_spins spins[JNQ_WAITS];
 };
 
 /* The front and the dead word: the unit of the first cell, and how many there are. */

@@ -25,14 +25,13 @@
 #include "record.h"
 #include "recover.h"
 #include "segment.h"
+#include "spin.h"
 #include "watch.h"
 
 #define GIL_KEEP_BYTES 65536     /* copying more takes long enough to let other threads run */
 #define BUSY_GRACE_NS 1000000000 /* how long an operation that must not wait waits for a lock */
 #define AWAIT_NS 10000000000
 #define AWAIT_STEP_NS 100000
-#define SPIN_MIN_NS 2000
-#define SPIN_MAX_NS 30000
 
 void *(*jnq_gil_give_up)(void);
 void (*jnq_gil_take_back)(void *state);
@@ -101,7 +100,7 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
         segment_abandon(q);
         return rc == JNQ_NO_MEMORY ? ENOMEM : rc;
     }
-    q->spin_ns = SPIN_MAX_NS;
+    spin_init(q);
     q->users = 1;
     segment_publish(q);
     *out = q;
@@ -125,7 +124,7 @@ int jnq_attach(int fd, jnq_queue **out)
         segment_abandon(q);
         return rc == JNQ_INTERRUPTED ? EBUSY : rc;
     }
-    q->spin_ns = SPIN_MAX_NS;
+    spin_init(q);
     q->users = 1;
     *out = q;
     return JNQ_OK;
@@ -163,37 +162,20 @@ void jnq_detach(jnq_queue *q) { leave(q); }
 
 /* --- waiting -------------------------------------------------------------------------------------------- */
 
-/* A condition over shared words: looked at without a lock. */
-typedef bool condition(struct jnq_queue *q, uint64_t arg);
-
 static bool may_get(struct jnq_queue *q, uint64_t unused) { return (void)unused, ready_to_get(q); }
 
 static bool may_put(struct jnq_queue *q, uint64_t unused) { return (void)unused, ready_to_put(q); }
 
-/* Spins for as long as has lately been worth it, which is learnt: a spin that was in vain halves it. */
-static bool spin(struct jnq_queue *q, condition *holds, uint64_t arg)
+static struct jnq_event *event_of(struct jnq_queue *q, enum jnq_wait in)
 {
-    uint32_t budget = load_relaxed(&q->spin_ns);
-    int64_t until = event_now() + budget;
-    do {
-        for (int i = 0; i < 16; i++) {
-            if (holds(q, arg)) {
-                if (budget < SPIN_MAX_NS)
-                    store_relaxed(&q->spin_ns, budget * 2);
-                return true;
-            }
-            cpu_relax();
-        }
-    } while (event_now() < until);
-    if (budget > SPIN_MIN_NS)
-        store_relaxed(&q->spin_ns, budget / 2);
-    return false;
+    struct jnq_event *events[] = {&q->sh->items, &q->sh->space, &q->sh->zero};
+    return events[in];
 }
 
 static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t now,
                        int64_t deadline)
 {
-    struct jnq_event *events[] = {&q->sh->items, &q->sh->space, &q->sh->zero}, *ev = events[in];
+    struct jnq_event *ev = event_of(q, in);
     int64_t entered = now, began = now;
     uint32_t last_e = 0;
     for (bool was_deep = false;;) {
@@ -223,8 +205,10 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
             began = now;      /* there is traffic: stay alert */
             was_deep = false; /* what it slept was no slice, even if seq had moved before e was loaded */
         }
-        if (now - began >= EVENT_DEEP_NS)
+        if (now - began >= EVENT_DEEP_NS) {
             event_deepen(ev);
+            heap_cool(q);
+        }
         if (woken == EVENT_INTERRUPTED || now - entered >= EVENT_DEEP_NS)
             return now >= deadline ? JNQ_TIMEOUT : JNQ_INTERRUPTED;
     }
@@ -232,13 +216,15 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
 
 static int wait_unmeasured(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
 {
-    if (spin(q, holds, arg))
+    int64_t began = event_now();
+    if (spin_until(q, in, holds, arg, began))
         return JNQ_OK;
+    bool noted = procs_wait(q, in, began);
+    int rc = sleep_until(q, in, holds, arg, event_now(), deadline);
     int64_t now = event_now();
-    bool noted = procs_wait(q, in, now);
-    int rc = sleep_until(q, in, holds, arg, now, deadline);
+    spin_slept(q, in, rc == JNQ_OK, began, event_woken_ns(event_of(q, in)), now);
     if (noted)
-        procs_wait_end(q, in, event_now());
+        procs_wait_end(q, in, now);
     return rc;
 }
 
@@ -372,8 +358,9 @@ static int stage(struct jnq_queue *q, struct fifo_load *load, int64_t until)
 
 static void unstage(struct jnq_queue *q, struct fifo_load *load)
 {
-    if (load->unit)
-        heap_free(q, load->unit);
+    if (!load->unit || load->is_given)
+        return;
+    heap_free(q, load->unit);
     load->unit = 0;
 }
 
@@ -404,7 +391,7 @@ static int put(jnq_queue *q, struct put *put, int64_t deadline)
 {
     struct fifo_load *load = &put->load;
     int rc = JNQ_INTERRUPTED;
-    if (procs_entered(q) && load->kind != JNQ_EXTENT) {
+    if (procs_entered(q) && (load->kind != JNQ_EXTENT || load->is_given)) {
         rc = try_put(q, put, 0);
     } else if (procs_entered(q) && load->bytes <= GIL_KEEP_BYTES && may_put(q, 0)) {
         rc = stage(q, load, 0);
@@ -436,6 +423,49 @@ int jnq_put(jnq_queue *q, const char *payload, uint64_t bytes, int64_t deadline)
 int jnq_put_integer(jnq_queue *q, int64_t value, int64_t deadline)
 {
     return jnq_put_pieces(q, JNQ_INTEGER, &(jnq_piece){(const char *)&value, sizeof value}, 1, deadline);
+}
+
+static int try_blank(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit)
+{
+    int rc = enter(q, until);
+    return rc ? rc : heap_alloc(q, sizeof(struct jnq_given) + bytes, until, unit);
+}
+
+int jnq_blank(jnq_queue *q, uint64_t bytes, jnq_box *box)
+{
+    uint64_t unit;
+    box->taken = 0;
+    if (bytes > q->bytes)
+        return JNQ_NO_MEMORY;
+    void *gil = gil_give_up();
+    int rc = try_blank(q, bytes, lock_deadline(JNQ_FOREVER), &unit);
+    gil_take_back(gil);
+    if (rc)
+        return rc;
+    add_sc(&q->users, 1);
+    *box = (jnq_box){.taken = 1,
+                     .bytes = bytes,
+                     .unit = unit,
+                     .queue = q,
+                     .fork = load_relaxed(&q->fork),
+                     .kind = JNQ_EXTENT,
+                     .payload = (const char *)unit_at(q, unit) + sizeof(struct jnq_given)};
+    return JNQ_OK;
+}
+
+int jnq_give(jnq_queue *q, jnq_box *box, int form, const char *preface, uint64_t bytes, int64_t deadline)
+{
+    struct put one = {.load = {.kind = JNQ_EXTENT, .form = (uint16_t)form, .unit = box->unit, .is_given = true}};
+    one.load.bytes = JNQ_PREFACE_BYTES + box->bytes;
+    struct jnq_given *given = unit_at(q, box->unit);
+    memcpy(given->preface, preface, bytes);
+    heap_give(q, box->unit);
+    int rc = put(q, &one, deadline);
+    if (rc)
+        heap_take_back(q, box->unit);
+    else
+        box->kind = JNQ_GIVEN;
+    return rc;
 }
 
 int jnq_put_batch(jnq_queue *q, const char *batch, uint64_t n, uint64_t *done, int64_t deadline)
@@ -595,9 +625,10 @@ static void release(jnq_box *box)
     jnq_queue *q = box->queue;
     uint64_t unit = box->taken ? box->unit : 0;
     bool free = unit && ours(q, box);
+    bool given = box->kind == JNQ_GIVEN;
     store_rel(&box->taken, 0); /* from here on the box may be another call's */
     if (free)
-        heap_free(q, unit);
+        (given ? heap_ungive : heap_free)(q, unit);
     if (unit)
         leave(q);
 }
@@ -705,6 +736,7 @@ static int unget_copy(struct jnq_queue *q, const jnq_box *box, int64_t until)
         return rc;
     jnq_box copy;
     memcpy(&copy, box, offsetof(jnq_box, copy));
+    copy.kind = JNQ_EXTENT;
     copy.unit = load.unit;
     copy.payload = unit_at(q, load.unit);
     add_sc(&q->users, 1);

@@ -104,11 +104,12 @@ int record_lend(struct jnq_queue *q, const struct jnq_record *record, uint64_t o
         box->payload = (const char *)(item + 1);
         return JNQ_OK;
     }
-    if (!record->extent.unit || record->extent.bytes > heap_bytes(q, record->extent.unit))
+    uint64_t unit = record->extent.unit, preface = heap_preface(q, unit), room = heap_bytes(q, unit);
+    if (!unit || room < preface || record->extent.bytes > room - preface)
         return JNQ_CORRUPT;
-    box->unit = record->extent.unit;
+    box->unit = unit;
     box->bytes = record->extent.bytes;
-    box->payload = unit_at(q, box->unit);
+    box->payload = (const char *)unit_at(q, unit) + preface;
     return JNQ_LARGE;
 }
 

@@ -78,8 +78,7 @@ turn = multiprocessing.get_context("fork").Lock()
 def received(queue, item):
     with turn:
         queue.put(item)
-        got = queue.get(timeout=LIMIT)
-    return got
+        return queue.get(timeout=LIMIT)
 
 
 def used(queue):

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow  # the first to be waited for comes after the core
 SOURCES = {path.stem.split("test_")[-1]: path for path in sorted((Path(__file__).resolve().parent / "c").glob("*.c"))}
 LINK = {  # see the heads of the tests
     "event": ["-Wl,--wrap=door_wake"],
+    "spin": ["-Wl,--wrap=event_now,--wrap=sched_getaffinity,--wrap=sched_yield"],
     "cells": ["-Wl,--wrap=heap_lease,--wrap=heap_mark,--wrap=clock_gettime"],
 }
 

@@ -39,7 +39,7 @@ START_METHODS = multiprocessing.get_all_start_methods()
 DEADLY = """
 import multiprocessing, os, signal, sys
 import joinq
-from joinq import _demo
+from joinq import _command, _demo
 
 class Deadly(str):  # The worker that unpickles this task ends thereby.
     def __reduce__(self):
@@ -50,7 +50,7 @@ context = multiprocessing.get_context(start_method)
 makes = {"joinq": joinq, "stdlib": context}
 try:
     _demo.run(makes[make], context, [joinq.__file__, Deadly()], 2, "")
-except _demo.DemoError as error:
+except _command.CommandError as error:
     print(error)
     sys.exit(error.code)
 """
@@ -325,7 +325,7 @@ def test_demo_shows_progress_as_text(tree: Path, without_tqdm: dict[str, str], t
     text = read_terminal(ours)
     assert process.wait(LIMIT_S) == 0
     for label in ("reading", "joinq", "stdlib"):
-        assert f"\r{label}: 4/4\r\n" in text
+        assert f"\r{label}: 4/4\033[K\r\n" in text
 
 
 def test_demo_shows_progress_with_tqdm(tree: Path, terminal: tuple[int, int]) -> None:

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "objects.h"
 
 #include <errno.h>
@@ -11,9 +10,9 @@
 
 #include "jnq.h"
 
-#define BATCH_BYTES 16384     /* of a batch on its way; it lies on the stack */
-#define SMALL_BYTES 1024      /* a longer payload is no part of a batch */
-#define GIL_KEEP_BYTES 65536  /* copying more takes long enough to let other threads run */
+#define BATCH_BYTES 16384    /* of a batch on its way; it lies on the stack */
+#define SMALL_BYTES 1024     /* a longer payload is no part of a batch */
+#define GIL_KEEP_BYTES 65536 /* copying more takes long enough to let other threads run */
 #define BUFFER_ALIGNMENT 64
 #define FORK_PATIENCE_MS 60000
 
@@ -23,13 +22,13 @@ static PyObject *declined; /* the exception class */
 
 /* An item, or a part of one, in memory that is ours as long as this object lives. */
 typedef struct loan {
-    PyObject_HEAD
-    jnq_box *box; /* the item, or NULL: a part */
-    struct loan *whole; /* of which it is one */
-    unsigned long parts; /* of it that live */
+    PyObject_HEAD jnq_box *box; /* the item, or NULL: a part */
+    struct loan *whole;         /* of which it is one */
+    unsigned long parts;        /* of it that live */
     char *start;
     Py_ssize_t bytes;
-    int is_private; /* a copy that a fork has made */
+    int is_private;                /* a copy that a fork has made */
+    int is_blank;                  /* of jnq_blank(), and not given yet */
     struct loan *next, **previous; /* all items */
 } Loan;
 
@@ -47,7 +46,7 @@ static Loan *new_loan(char *start, uint64_t bytes)
     loan->previous = NULL;
     loan->start = start;
     loan->bytes = (Py_ssize_t)bytes;
-    loan->is_private = 0;
+    loan->is_private = loan->is_blank = 0;
     return loan;
 }
 
@@ -87,6 +86,13 @@ static Loan *part_of(Loan *whole, uint64_t off, uint64_t bytes)
     return part;
 }
 
+/* The pages that a loan lies in. */
+static jnq_piece pages_of(const Loan *loan)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), before = (uintptr_t)loan->start % page;
+    return (jnq_piece){loan->start - before, (before + (uint64_t)loan->bytes + page - 1) / page * page};
+}
+
 static void loan_dealloc(Loan *loan)
 {
     PyTypeObject *type = Py_TYPE(loan);
@@ -95,8 +101,10 @@ static void loan_dealloc(Loan *loan)
         if (loan->next)
             loan->next->previous = loan->previous;
     }
-    if (loan->is_private)
-        munmap(loan->start, (size_t)loan->bytes);
+    if (loan->is_private) {
+        jnq_piece pages = pages_of(loan);
+        munmap((void *)(uintptr_t)pages.start, pages.bytes);
+    }
     if (loan->box) {
         jnq_release(loan->box);
         PyMem_Free(loan->box);
@@ -170,8 +178,8 @@ static PyObject *broken_parcel(void)
 static PyObject *buffer_of(Loan *loan, const char *start, uint64_t off, uint64_t bytes)
 {
     int stays = loan && loan->box->unit;
-    PyObject *holder = stays ? (PyObject *)part_of(loan, off, bytes)
-                             : PyByteArray_FromStringAndSize(start + off, (Py_ssize_t)bytes);
+    PyObject *holder =
+        stays ? (PyObject *)part_of(loan, off, bytes) : PyByteArray_FromStringAndSize(start + off, (Py_ssize_t)bytes);
     PyObject *view = holder ? PyMemoryView_FromObject(holder) : NULL;
     Py_XDECREF(holder);
     return view;
@@ -210,8 +218,7 @@ static PyObject *load_bytes(const char *payload, uint64_t bytes)
         return PyBytes_FromStringAndSize(payload, (Py_ssize_t)bytes);
     PyObject *item = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
     if (item) {
-        Py_BEGIN_ALLOW_THREADS
-        memcpy(PyBytes_AS_STRING(item), payload, bytes);
+        Py_BEGIN_ALLOW_THREADS memcpy(PyBytes_AS_STRING(item), payload, bytes);
         Py_END_ALLOW_THREADS
     }
     return item;
@@ -311,6 +318,7 @@ struct load {
     Py_buffer *buffers; /* that are held */
     Py_ssize_t n_buffers;
     uint64_t *table; /* of a parcel */
+    Loan *blank;     /* to be given: then the pieces are the preface */
 };
 
 static void drop(struct load *load)
@@ -322,6 +330,7 @@ static void drop(struct load *load)
     if (load->pieces != &load->one)
         PyMem_Free(load->pieces);
     Py_XDECREF(load->pickle);
+    Py_XDECREF(load->blank);
 }
 
 /* Holds the buffer of each object of the list. */
@@ -379,8 +388,36 @@ static int take_apart(struct load *load, PyObject *parts, PyObject *buffers)
     return 0;
 }
 
+/* The blank in which this memory lies. */
+static Loan *blank_around(jnq_queue *q, const jnq_piece *memory)
+{
+    for (Loan *loan = loans; loan; loan = loan->next)
+        if (loan->is_blank && loan->box->queue == q && memory->start >= loan->start &&
+            memory->start + memory->bytes <= loan->start + loan->bytes)
+            return loan;
+    return NULL;
+}
+
+/* If all that is left of the object is one buffer in a blank of this queue, it can be given instead of copied. */
+static void give_instead(struct load *load, jnq_queue *q)
+{
+    if (load->form != JNQ_PARCEL || load->table[1] != 1 || load->n < 4)
+        return;
+    const jnq_piece *memory = &load->pieces[load->n - 1];
+    uint64_t bytes = 0;
+    for (uint64_t i = 0; i < load->n - 2; i++) /* without padding and buffer */
+        bytes += load->pieces[i].bytes;
+    Loan *blank = bytes <= JNQ_PREFACE_BYTES && memory->bytes ? blank_around(q, memory) : NULL;
+    if (!blank)
+        return;
+    Py_INCREF(blank);
+    load->blank = blank;
+    load->table[2] = JNQ_PREFACE_BYTES + (uint64_t)(memory->start - blank->start);
+    load->n -= 2;
+}
+
 /* Readies an object. Returns 0, or -1 with an exception. drop() must follow in any case. */
-static int pack(struct load *load, PyObject *obj, PyObject *dumps)
+static int pack(struct load *load, jnq_queue *q, PyObject *obj, PyObject *dumps)
 {
     load->pieces = &load->one;
     load->n = 1;
@@ -388,6 +425,7 @@ static int pack(struct load *load, PyObject *obj, PyObject *dumps)
     load->buffers = NULL;
     load->n_buffers = 0;
     load->table = NULL;
+    load->blank = NULL;
     load->form = plain_form(obj, load->pieces, &load->word);
     if (load->form >= 0)
         return 0;
@@ -396,19 +434,20 @@ static int pack(struct load *load, PyObject *obj, PyObject *dumps)
     if (!load->pickle)
         return -1;
     if (PyBytes_CheckExact(load->pickle)) {
-        load->pieces[0] =
-            (jnq_piece){PyBytes_AS_STRING(load->pickle), (uint64_t)PyBytes_GET_SIZE(load->pickle)};
+        load->pieces[0] = (jnq_piece){PyBytes_AS_STRING(load->pickle), (uint64_t)PyBytes_GET_SIZE(load->pickle)};
         return 0;
     }
     load->n = 0;
-    return take_apart(load, PyTuple_GET_ITEM(load->pickle, 0), PyTuple_GET_ITEM(load->pickle, 1));
+    if (take_apart(load, PyTuple_GET_ITEM(load->pickle, 0), PyTuple_GET_ITEM(load->pickle, 1)))
+        return -1;
+    give_instead(load, q);
+    return 0;
 }
 
 /* --- ports -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    PyObject_HEAD
-    jnq_queue *q;
+    PyObject_HEAD jnq_queue *q;
     PyObject *handle; /* keeps q */
     PyObject *dumps, *loads;
 } Port;
@@ -504,12 +543,15 @@ static PyObject *take_one(Port *port, int64_t deadline)
     return item;
 }
 
+/* Bytes that an item takes in a batch. */
+static uint64_t packed_bytes(uint64_t bytes) { return sizeof(jnq_packed) + (bytes + 7) / 8 * 8; }
+
 /* The item of a batch that begins at `at`, and the next one. */
 static const char *next_packed(const char *at, jnq_packed *header, const char **payload)
 {
     memcpy(header, at, sizeof *header);
     *payload = at + sizeof *header;
-    return *payload + (header->bytes + 7) / 8 * 8;
+    return at + packed_bytes(header->bytes);
 }
 
 /* Gives the items from `batch` to `end` back to the queue, the last one first, so that they are in order again. */
@@ -613,12 +655,26 @@ static PyObject *port_load(Port *port, PyObject *object)
 
 /* --- ports: in ---------------------------------------------------------------------------------------------- */
 
+static int give(Port *port, const struct load *load, int64_t deadline)
+{
+    char preface[JNQ_PREFACE_BYTES], *end = preface;
+    for (uint64_t i = 0; i < load->n; i++) {
+        memcpy(end, load->pieces[i].start, load->pieces[i].bytes);
+        end += load->pieces[i].bytes;
+    }
+    load->blank->is_blank = 0; /* whatever other threads and signal handlers put meanwhile */
+    int rc = jnq_give(port->q, load->blank->box, load->form, preface, (uint64_t)(end - preface), deadline);
+    load->blank->is_blank = rc != JNQ_OK;
+    return rc;
+}
+
 /* Signal handlers run while it waits. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
-static int put_pieces(Port *port, const struct load *load, int64_t deadline)
+static int put_load(Port *port, const struct load *load, int64_t deadline)
 {
     int rc;
     do
-        rc = jnq_put_pieces(port->q, load->form, load->pieces, load->n, deadline);
+        rc = load->blank ? give(port, load, deadline)
+                         : jnq_put_pieces(port->q, load->form, load->pieces, load->n, deadline);
     while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
     return rc;
 }
@@ -634,8 +690,8 @@ static PyObject *port_put(Port *port, PyObject *const *args, Py_ssize_t n)
     if (deadline_of(args[1], &deadline))
         return NULL;
     int rc = JNQ_INTERRUPTED;
-    if (!pack(&load, args[0], port->dumps))
-        rc = put_pieces(port, &load, deadline);
+    if (!pack(&load, port->q, args[0], port->dumps))
+        rc = put_load(port, &load, deadline);
     drop(&load);
     return rc == JNQ_INTERRUPTED ? NULL : PyLong_FromLong(rc);
 }
@@ -655,7 +711,7 @@ static int flush(Port *port, struct batch *batch, int64_t deadline)
         rc = jnq_put_batch(port->q, rest, batch->items, &put, deadline);
         batch->put += put;
         batch->items -= put;
-        for (; put; put--) {
+        for (; put && batch->items; put--) { /* what is left begins behind these */
             jnq_packed header;
             const char *payload;
             rest = next_packed(rest, &header, &payload);
@@ -665,31 +721,38 @@ static int flush(Port *port, struct batch *batch, int64_t deadline)
     return rc;
 }
 
+/* Adds an item for which there is room. */
+static void append(struct batch *batch, int form, const jnq_piece *pieces, uint64_t n, uint64_t bytes)
+{
+    char *to = batch->packed + batch->bytes;
+    jnq_packed header = {(uint32_t)bytes, (uint32_t)form};
+    memcpy(to, &header, sizeof header);
+    to += sizeof header;
+    for (uint64_t i = 0; i < n; i++) {
+        memcpy(to, pieces[i].start, pieces[i].bytes);
+        to += pieces[i].bytes;
+    }
+    batch->bytes += packed_bytes(bytes);
+    batch->items++;
+}
+
 static int add(Port *port, struct batch *batch, const struct load *load, int64_t deadline)
 {
     uint64_t bytes = 0;
     int rc = JNQ_OK;
     for (uint64_t i = 0; i < load->n; i++)
         bytes += load->pieces[i].bytes;
-    uint64_t size = sizeof(jnq_packed) + (bytes + 7) / 8 * 8;
-    if (batch->bytes + size > sizeof batch->packed || bytes > SMALL_BYTES)
+    int alone = load->blank || bytes > SMALL_BYTES;
+    if (alone || packed_bytes(bytes) > sizeof batch->packed - batch->bytes)
         rc = flush(port, batch, deadline);
     if (rc)
         return rc;
-    if (bytes > SMALL_BYTES) {
-        rc = put_pieces(port, load, deadline);
+    if (alone) {
+        rc = put_load(port, load, deadline);
         batch->put += !rc;
         return rc;
     }
-    char *to = batch->packed + batch->bytes;
-    memcpy(to, &(jnq_packed){(uint32_t)bytes, (uint32_t)load->form}, sizeof(jnq_packed));
-    to += sizeof(jnq_packed);
-    for (uint64_t i = 0; i < load->n; i++) {
-        memcpy(to, load->pieces[i].start, load->pieces[i].bytes);
-        to += load->pieces[i].bytes;
-    }
-    batch->bytes += size;
-    batch->items++;
+    append(batch, load->form, load->pieces, load->n, bytes);
     return JNQ_OK;
 }
 
@@ -699,18 +762,27 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
 {
     int64_t deadline;
     struct load load;
-    struct batch batch = {.bytes = 0};
+    struct batch batch;
     if (n != 2 || !PyList_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "put_many() takes a list and a deadline");
         return NULL;
     }
     if (deadline_of(args[1], &deadline))
         return NULL;
+    batch.bytes = batch.items = batch.put = 0;
     int rc = JNQ_OK;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]) && !rc; i++) {
         PyObject *obj = PyList_GET_ITEM(args[0], i);
+        jnq_piece payload;
+        int64_t word;
+        int form = plain_form(obj, &payload, &word);
+        if (form >= 0 && packed_bytes(payload.bytes) <= sizeof batch.packed - batch.bytes &&
+            payload.bytes <= SMALL_BYTES) {
+            append(&batch, form, &payload, 1, payload.bytes);
+            continue;
+        }
         Py_INCREF(obj);
-        if (pack(&load, obj, port->dumps)) {
+        if (pack(&load, port->q, obj, port->dumps)) {
             PyObject *kind, *reason, *traceback;
             PyErr_Fetch(&kind, &reason, &traceback);
             rc = flush(port, &batch, deadline); /* what comes before it */
@@ -730,6 +802,30 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
         Py_RETURN_NONE;
     decline(rc, NULL, PyLong_FromUnsignedLongLong(batch.put));
     return NULL;
+}
+
+/* A memoryview of so many bytes in the queue's memory, which put() does not copy. */
+static PyObject *port_buffer(Port *port, PyObject *number)
+{
+    jnq_box box;
+    uint64_t bytes = PyLong_AsUnsignedLongLong(number);
+    int rc;
+    if (PyErr_Occurred())
+        return NULL;
+    while ((rc = jnq_blank(port->q, bytes, &box)) == JNQ_INTERRUPTED)
+        if (PyErr_CheckSignals())
+            return NULL;
+    if (rc) {
+        decline(rc, NULL, NULL);
+        return NULL;
+    }
+    Loan *loan = lend(&box);
+    if (!loan)
+        return NULL;
+    loan->is_blank = 1;
+    PyObject *view = PyMemoryView_FromObject((PyObject *)loan);
+    Py_DECREF(loan);
+    return view;
 }
 
 static PyObject *port_task_done(Port *port, PyObject *number)
@@ -782,13 +878,6 @@ static PyObject *after_fork_in_parent(PyObject *module, PyObject *unused)
     }
     close_end(0);
     Py_RETURN_NONE;
-}
-
-/* The pages that a loan of this queue lies in. */
-static jnq_piece pages_of(const Loan *loan)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), bytes = (uint64_t)loan->bytes;
-    return (jnq_piece){loan->start, (bytes + page - 1) / page * page};
 }
 
 static int by_start(const void *a, const void *b)
@@ -852,6 +941,7 @@ static PyMethodDef port_methods[] = {
     {"put", (PyCFunction)(void (*)(void))port_put, METH_FASTCALL, NULL},
     {"put_many", (PyCFunction)(void (*)(void))port_put_many, METH_FASTCALL, NULL},
     {"task_done", (PyCFunction)port_task_done, METH_O, NULL},
+    {"buffer", (PyCFunction)port_buffer, METH_O, NULL},
     {"give_back", (PyCFunction)port_give_back, METH_O, NULL},
     {"load", (PyCFunction)port_load, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -9,7 +9,8 @@
  *     port[deadline]        takes an item. A subscription and not a call, because from Python 3.11 on the interpreter
  *                           runs signal handlers after a call, whose exception would lose the item.
  *     port[most, deadline]  a list of 1 to `most` items
- *     port.put(obj, deadline), port.put_many(objs, first, deadline), port.task_done()
+ *     port.put(obj, deadline), port.put_many(objs, deadline), port.task_done(n)
+ *     port.buffer(bytes)    a memoryview of memory of the queue: a blank
  *   Loan                    an item that was taken and not unpickled; a buffer with its payload
  *   Declined                raised by port[...]: args are the result of jnq.h, the Loan if one was taken, and the
  *                           exception of its unpickling
@@ -23,6 +24,9 @@
  * In an extent, the receiver's objects refer to the buffers where they are: each through a Loan, which keeps the extent
  * ours until the last of them is gone, whatever became of queue and sender. They are writable; nobody else can reach
  * the extent. If the receiver dies, recover_reap() frees it.
+ *
+ * A blank is memory that a process fills itself. If a parcel's only buffer lies in one, the blank is put as it is
+ * (jnq_give()), with the rest of the parcel before it. It is a blank no longer then: put again, it is copied.
  *
  * Fork: parent and child would share these buffers, and the parent free them. So the child gives each a private copy
  * at the same address, before anything else runs in it, and uses the queue through another mapping from then on

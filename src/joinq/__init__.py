@@ -1,5 +1,6 @@
 """multiprocessing.JoinableQueue as it should have been: fast, and not to be hung by a process that dies."""
 
+from joinq._arrays import empty
 from joinq._context import get_context
 from joinq._install import install, uninstall
 from joinq._leases import DeadLetter
@@ -30,6 +31,7 @@ __all__ = [
     "available_cpu_count",
     "cpu_count",
     "current_process",
+    "empty",
     "get_context",
     "install",
     "parent_process",

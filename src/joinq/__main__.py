@@ -14,8 +14,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from joinq import _demo, _run
+from joinq._command import CommandError
 
 
 def positive(text: str) -> int:
@@ -23,6 +25,40 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def add_bench(commands: Any, methods: list[str]) -> None:
+    """Add the options of `bench`; what measures is imported only if it is asked for."""
+    bench = commands.add_parser(
+        "bench",
+        help="measure joinq beside the stdlib's queue, and beside other packages, on this machine",
+        description=(
+            "Measure joinq beside the standard library's queue on this machine, and what limits both. Rounds are "
+            "interleaved, and every measurement is a fresh process. Takes up to six minutes; with --peers about "
+            "an hour."
+        ),
+        epilog="Exit code: 0, or with --check 1 if a target is missed; 2 for bad usage.",
+    )
+    bench.add_argument("--quick", action="store_true", help="a tenth of the items and two rounds: a minute")
+    bench.add_argument("--peers", action="store_true", help="also measure the other queues that are installed")
+    only = "scenarios whose name holds NAME; repeatable"
+    bench.add_argument("--only", metavar="NAME", action="append", default=[], help=only)
+    bench.add_argument("--check", action="store_true", help="fail if a target is missed")
+    bench.add_argument("--json", metavar="F", help="write all figures to F")
+    bench.add_argument("--html", metavar="F", help="write a page with charts to F")
+    bench.add_argument("--svg", metavar="F", help="write the chart of all ratios to F")
+    bench.add_argument("--from", metavar="F", dest="source", help="measure nothing, show what --json wrote to F")
+    method = f"default: {methods[0]}"
+    bench.add_argument("--start-method", choices=methods, default=methods[0], help=method)
+    bench.add_argument("--share", type=float, help=argparse.SUPPRESS)  # of the items, one round: for tests
+
+    def run(options: argparse.Namespace) -> int:
+        from joinq._bench.command import Options
+        from joinq._bench.command import bench as measure
+
+        return measure(Options(**{name: getattr(options, name) for name in Options._fields}))
+
+    bench.set_defaults(run=run)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -58,6 +94,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     where = "a file, or a directory or zip file with a __main__.py"
     run.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER, help=where)
     run.set_defaults(run=None)
+    add_bench(commands, methods)
     options = parser.parse_args(argv)
     if options.run is None and not options.program:
         run.error("which program?")
@@ -75,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return int(options.run(options))
         finally:
             print(end="", flush=True)  # Not at exit: there, a closed pipe is an error.
-    except _demo.DemoError as error:
+    except CommandError as error:
         print(f"joinq: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:

@@ -13,14 +13,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import importlib
 import io
 import multiprocessing
 import os
 import queue
 import signal
 import stat
-import sys
 import sysconfig
 import threading
 import time
@@ -30,9 +28,10 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import joinq
+from joinq._command import CommandError, progress
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
@@ -42,24 +41,10 @@ if TYPE_CHECKING:
     Tasks = JoinableQueue[str | None]
     Results = Queue["Result"]
 
-_TICK = 0.1  # Seconds between two looks at the workers, or two updates of the text.
+_TICK = 0.1  # Seconds between two looks at the workers.
 _PATIENCE = 10.0  # Seconds that a worker with nothing left to do gets to leave.
 _EXAMPLES = 5  # Files named in a list of problems.
 NOT_STDLIB = ("site-packages", "dist-packages")  # Though they are inside of it.
-
-
-class DemoError(Exception):
-    """
-    The demo cannot be done; the message says why, and what would help.
-
-    Args:
-        message: For the user.
-        code: The exit code: 2 for bad usage, 3 for a worker that died.
-    """
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Result(NamedTuple):
@@ -153,7 +138,7 @@ def _workers(context: Context, count: int, tasks: Tasks, results: Results) -> It
                     processes.append(process)
         except OSError as error:
             message = f"cannot start {count} workers ({error}): use fewer --workers"
-            raise DemoError(message) from error
+            raise CommandError(message) from error
         yield processes
         for _ in processes:
             tasks.put(None)
@@ -171,12 +156,12 @@ def _workers(context: Context, count: int, tasks: Tasks, results: Results) -> It
 
 
 def _check(processes: list[BaseProcess]) -> None:
-    """Raise DemoError if a worker has ended: none does before it is told to."""
+    """Raise CommandError if a worker has ended: none does before it is told to."""
     for process in processes:
         code = process.exitcode
         if code is not None:
             how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-            raise DemoError(f"worker process {process.pid} died ({how})", 3)
+            raise CommandError(f"worker process {process.pid} died ({how})", 3)
 
 
 def run(make: Any, context: Context, paths: list[str], workers: int, label: str) -> tuple[float, list[Result]]:
@@ -195,12 +180,12 @@ def run(make: Any, context: Context, paths: list[str], workers: int, label: str)
         and all results had arrived; the results, sorted by path.
 
     Raises:
-        DemoError: If a worker cannot be started, or dies.
+        CommandError: If a worker cannot be started, or dies.
     """
     tasks: Tasks = make.JoinableQueue()
     results: Results = make.Queue()
     found: list[Result] = []
-    with _progress(label, len(paths)) as advance:
+    with progress(label, len(paths)) as bar:
         start = time.perf_counter()
         with _workers(context, workers, tasks, results) as processes:
             for path in paths:
@@ -214,7 +199,7 @@ def run(make: Any, context: Context, paths: list[str], workers: int, label: str)
                 if len(found) < len(paths):
                     with contextlib.suppress(queue.Empty):
                         found.append(results.get(timeout=_TICK))
-                        advance()
+                        bar.update()
                 else:
                     joiner.join(_TICK)
                 if time.monotonic() >= next_check:
@@ -230,44 +215,13 @@ def _join(tasks: Tasks) -> None:
         tasks.join()
 
 
-class _TextBar:
-    """The progress as plain text, with the two methods of tqdm that are used here."""
-
-    def __init__(self, total: int, desc: str) -> None:
-        self.total, self.desc, self.done, self.next_draw = total, desc, 0, 0.0
-
-    def update(self) -> None:
-        self.done += 1
-        if self.done == self.total or time.monotonic() >= self.next_draw:
-            self.next_draw = time.monotonic() + _TICK
-            text = f"\r{self.desc}: {self.done}/{self.total}"
-            print(text, end="", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        print(file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[], object]]:
-    """Yield what to call after each file; on a terminal, it shows done/total."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    bar: Any = _TextBar
-    with contextlib.suppress(ImportError):
-        bar = importlib.import_module("tqdm").tqdm
-        bar.monitor_interval = 0  # No thread for the next fork to meet.
-    with contextlib.closing(bar(total=total, desc=label)) as shown:
-        yield shown.update
-
-
 def warm_up(context: Context, paths: list[str]) -> None:
     """Have the files cached and the start method's helpers running before the runs."""
-    with _progress("reading", len(paths)) as advance:
+    with progress("reading", len(paths)) as bar:
         for path in paths:
             with contextlib.suppress(OSError, MemoryError):
                 _read(path)
-            advance()
+            bar.update()
     if context.get_start_method() != "fork":
         # Not left to the first process, as starting the tracker lets Ctrl-C through.
         resource_tracker.ensure_running()
@@ -306,17 +260,17 @@ def demo(directory: str | None, workers: int | None, start_method: str) -> int:
         0 if both gave the same results, or else 1.
 
     Raises:
-        DemoError: If there are no files, or the workers cannot do it.
+        CommandError: If there are no files, or the workers cannot do it.
     """
     top = sysconfig.get_path("stdlib") if directory is None else directory
     paths, unreadable = find(top, NOT_STDLIB if directory is None else ())
     if not paths:
         why = f" ({unreadable[0].problem})" if unreadable else ""
-        raise DemoError(f"no Python file in {top!r}{why}: name a directory with some")
+        raise CommandError(f"no Python file in {top!r}{why}: name a directory with some")
     try:
         workers = min(workers or joinq.available_cpu_count(), len(paths))
     except ValueError as error:  # The number that the user put in its place is none.
-        raise DemoError(str(error)) from error
+        raise CommandError(str(error)) from error
     context: Any = multiprocessing.get_context(start_method)
     print(f"{len(paths):,} Python files in {top!r}")
     print("Each is read once beforehand, so that both runs find it in the file cache.")

@@ -13,6 +13,7 @@ import operator
 import os
 import types
 import warnings
+import weakref
 from _thread import start_new_thread
 from multiprocessing import queues, util
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
     from joinq._jnq import CData, Loan, Port
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+# The queue that this process has made or received last.
+_latest: weakref.ref[Queue] | None = None
 
 # Is told of every queue that this process makes: see _report.py.
 observer: Callable[[_Shared], None] | None = None
@@ -282,6 +286,11 @@ class _Shared:
         return self.__copy__()
 
 
+def latest() -> Queue | None:
+    """The Queue that this process has made or received last, if it is still there."""
+    return _latest() if _latest else None
+
+
 def _limit(maxsize: int) -> int:
     """The core's maxsize."""
     try:
@@ -331,6 +340,11 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
         self._create(_limit(maxsize))
         self._reset_state(maxsize, os.getpid())
+
+    def _use(self, handle: CData) -> None:
+        global _latest
+        super()._use(handle)
+        _latest = weakref.ref(self)
 
     def _reset_state(self, maxsize: int, opid: int) -> None:
         self._maxsize = maxsize if maxsize > 0 else SEM_VALUE_MAX
@@ -431,8 +445,11 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         failure: BaseException | None = None
         put = 0
         batch: list[Any] = []
-        source = iter(iterable)
         try:
+            if type(iterable) is list:
+                self._port.put_many(iterable, deadline)
+                return
+            source = iter(iterable)
             while not failure:
                 try:
                     batch.extend(itertools.islice(source, _BATCH))
@@ -521,6 +538,34 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
     def get_nowait(self) -> Any:
         """Takes an item if there is one: `get(False)`."""
         return self.get(False)
+
+    def buffer(self, nbytes: int) -> memoryview:
+        """Gives writable memory of the queue, of so many bytes, which putting it into this queue does not copy.
+
+        Put it as `pickle.PickleBuffer(memory)`, or as an object that has it for its buffer, such as a NumPy array (see
+        joinq.empty()): whatever supports pickle protocol 5. A contiguous part of it will do. With other objects that
+        have buffers in the same item, it is copied like them.
+
+        After it was put it is the receiver's, too: what either of them writes, the other one sees; so the sender should
+        let go of it. The memory lasts until both have, whoever dies. Put a second time, or into another queue, it is
+        copied. The child of a fork has a copy of its own.
+
+        Raises:
+            MemoryError: there is no memory.
+            TypeError, ValueError: nbytes is not an integer, or less than 0.
+        """
+        try:
+            n = operator.index(nbytes)
+        except TypeError:
+            raise TypeError(f"nbytes must be an integer, not {nbytes!r}") from None
+        if n < 0:
+            raise ValueError(f"nbytes must be 0 or more, not {nbytes}")
+        rc: int
+        try:
+            return self._port.buffer(min(n, 2**64 - 1))
+        except Declined as declined:
+            rc = declined.args[0]
+        raise error(rc)
 
     def qsize(self) -> int:
         """The number of items in the queue, exact at one moment of the call."""

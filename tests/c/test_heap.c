@@ -10,7 +10,7 @@
 /* heap.c: the owner in the word of a used run */
 static uint32_t owner_of(jnq_queue *q, uint64_t unit)
 {
-    return (uint32_t)(((uint64_t *)at(q, q->sh->map_off))[unit] >> 40) & 0x7ffff;
+    return (uint32_t)(((uint64_t *)at(q, q->sh->map_off))[unit] >> 39) & 0x7ffff;
 }
 
 struct run {

@@ -232,7 +232,8 @@ static bool holds(int64_t answer, struct item item)
                !memcmp(box.payload, text_of(item.name), item.bytes);
     }
     if (item.bytes == INTEGER)
-        return answer == (int64_t)sizeof integer && box.form == JNQ_INTEGER && !memcmp(box.payload, &integer, sizeof integer);
+        return answer == (int64_t)sizeof integer && box.form == JNQ_INTEGER &&
+               !memcmp(box.payload, &integer, sizeof integer);
     return answer == (item.bytes > JNQ_INLINE_BYTES ? JNQ_LARGE : (int64_t)item.bytes) && box.bytes == item.bytes &&
            !memcmp(box.payload, text_of(item.name), item.bytes);
 }
@@ -842,6 +843,66 @@ static int64_t puts_now(void) { return put(next_item(), JNQ_NOW); }
 static int64_t puts_soon(void) { return put(next_item(), soon()); }
 
 static int64_t gets_now(void) { return jnq_get(q, &box, JNQ_NOW); }
+
+/* Memory that is put as it is, and that its maker may look at as long as it likes. */
+#define BLANK_BYTES 5000
+#define GIVEN_BYTES (JNQ_PREFACE_BYTES + BLANK_BYTES)
+
+static jnq_box blank;
+static const char *blank_text;
+
+static void make_blank(void)
+{
+    int rc;
+    while ((rc = jnq_blank(q, BLANK_BYTES, &blank)) == JNQ_INTERRUPTED)
+        ;
+    CHECK_EQ(rc, JNQ_OK);
+    blank_text = text_of(model->next);
+    memcpy((char *)(uintptr_t)blank.payload, blank_text + JNQ_PREFACE_BYTES, BLANK_BYTES);
+}
+
+static int64_t makes_blank(void) { return jnq_blank(q, BLANK_BYTES, &blank); }
+
+static int64_t gives_now(void) { return jnq_give(q, &blank, JNQ_PICKLE, blank_text, JNQ_PREFACE_BYTES, JNQ_NOW); }
+
+static void give_one(void)
+{
+    make_blank();
+    CHECK_EQ(gives_now(), JNQ_OK);
+    appends(model, &(struct scenario){.bytes = GIVEN_BYTES});
+}
+
+static void give_and_let_go(void)
+{
+    give_one();
+    jnq_release(&blank);
+}
+
+/* The part of a child; the model follows with `appends`. */
+static void prepare_given(void)
+{
+    make_blank();
+    CHECK_EQ(gives_now(), JNQ_OK);
+}
+
+static void prepare_taken(void)
+{
+    prepare_given();
+    CHECK_EQ(jnq_get(q, &box, JNQ_NOW), model->on_death == JNQ_REDELIVER ? JNQ_LEASED : JNQ_LARGE);
+    jnq_release(&box);
+}
+
+static void appends_and_takes(struct model *m, const struct scenario *s)
+{
+    appends(m, s);
+    takes(m, s);
+}
+
+static int64_t lets_go(void)
+{
+    jnq_release(&blank);
+    return JNQ_OK;
+}
 
 static int64_t gets_soon(void) { return jnq_get(q, &box, soon()); }
 
@@ -1543,7 +1604,8 @@ static bool letters_are_right(void)
         EXPECT_EQ(letter.form, item.bytes == INTEGER ? JNQ_INTEGER : JNQ_PICKLE);
         int64_t integer = integer_of(item.name);
         EXPECT_EQ(letter.bytes, (letter.form == JNQ_INTEGER) ? sizeof integer : item.bytes);
-        EXPECT(!memcmp(letter.payload, (letter.form == JNQ_INTEGER) ? (char *)&integer : text_of(item.name), letter.bytes));
+        EXPECT(!memcmp(letter.payload, (letter.form == JNQ_INTEGER) ? (char *)&integer : text_of(item.name),
+                       letter.bytes));
         EXPECT(letter.pid[letter.deaths < JNQ_LETTER_DEATHS ? letter.deaths - 1 : JNQ_LETTER_DEATHS - 1] != 0);
     }
     EXPECT_EQ(jnq_read_letter(q, &cursor, &letter), JNQ_EMPTY);
@@ -1652,6 +1714,10 @@ static bool is_usable(bool with_others)
 static bool leaks_nothing(void)
 {
     uint64_t letters = 0;
+    if (blank.taken) { /* whoever else had it is dead or done; we still look at it */
+        EXPECT(!memcmp(blank.payload, blank_text + JNQ_PREFACE_BYTES, BLANK_BYTES));
+        jnq_release(&blank);
+    }
     for (uint64_t i = 0; i < model->dead_letters; i++) {
         uint64_t bytes = model->letters[i].bytes == INTEGER ? sizeof(int64_t) : model->letters[i].bytes;
         uint64_t copied = bytes > JNQ_INLINE_BYTES ? 0 : bytes, unit = q->unit_bytes;
@@ -1831,7 +1897,7 @@ static bool judge(const struct scenario *s, const struct stage *stage, struct ta
     if (happened < 0)
         return blamed(__LINE__, "neither as before nor as after");
     if (!happened)
-        tally->not ++;
+        tally->not++;
     else if (happened < EFFECTS && s->effects[happened])
         tally->half++;
     else
@@ -2107,10 +2173,7 @@ static bool letters_made(struct jnq_shared *now, const struct jnq_shared *then)
 
 /* --- the table --------------------------------------------------------------------------------------------- */
 
-#define DEATH(scenario, moment)                                                                                        \
-    {                                                                                                                  \
-        .in = scenario, .when = moment                                                                                 \
-    }
+#define DEATH(scenario, moment) {.in = scenario, .when = moment}
 
 #define REDELIVERS .on_death = JNQ_REDELIVER
 
@@ -2166,6 +2229,33 @@ static struct scenario scenarios[] = {
      .effects = {finishes}},
     {"release", .setup = large_items, .prepare = take_first, .prepared = takes, .operation = releases},
     {"release_giving_back", .setup = overfull, .prepare = take_first, .prepared = takes, .operation = releases},
+    /* what is put as it is */
+    {"blank", .setup = short_items, .operation = makes_blank},
+    {"give", .setup = short_items, .prepare = make_blank, .operation = gives_now, .bytes = GIVEN_BYTES,
+     .effects = {appends}},
+    {"give_refused_full", .maxsize = 2, .setup = integers, .prepare = make_blank, .operation = gives_now,
+     .bytes = GIVEN_BYTES, .result = JNQ_FULL},
+    {"give_redelivering", .setup = short_items, .prepare = make_blank, .operation = gives_now, .bytes = GIVEN_BYTES,
+     .effects = {appends}, REDELIVERS},
+    {"let_go", .prepare = prepare_given, .prepared = appends, .operation = lets_go, .bytes = GIVEN_BYTES},
+    {"let_go_last", .prepare = prepare_taken, .prepared = appends_and_takes, .operation = lets_go,
+     .bytes = GIVEN_BYTES},
+    {"let_go_redelivering", .prepare = prepare_taken, .prepared = appends_and_takes, .operation = lets_go,
+     .bytes = GIVEN_BYTES, REDELIVERS},
+    {"get_given", .setup = give_one, .operation = gets_now, .result = JNQ_LARGE, .effects = {takes}},
+    {"get_given_redelivering", .setup = give_one, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes},
+     REDELIVERS},
+    {"get_let_go", .setup = give_and_let_go, .operation = gets_now, .result = JNQ_LARGE, .effects = {takes}},
+    {"release_given", .setup = give_one, .prepare = take_first, .prepared = takes, .operation = releases},
+    {"release_let_go", .setup = give_and_let_go, .prepare = take_first, .prepared = takes, .operation = releases},
+    {"finish_given", .setup = give_one, .prepare = take_first, .prepared = takes, .operation = finishes_it,
+     .effects = {finishes}, REDELIVERS},
+    {"unget_given", .setup = give_one, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"shutdown_immediate_given", .setup = give_one, .operation = shuts_down_at_once, .effects = {ends, cuts}},
+    {"reap_after_give", .setup = short_items, .operation = reaps, .firsts = {DEATH("give", NULL)}},
+    {"reap_after_get_given", .setup = give_one, .operation = reaps, .firsts = {DEATH("get_given", NULL)}},
+    {"reap_after_release_given", .setup = give_one, .operation = reaps, .firsts = {DEATH("release_given", NULL)}},
     /* task_done, join */
     {"task_done", .setup = two_in_hand, .operation = reports_done, .effects = {finishes}},
     {"task_done_two", .setup = two_in_hand, .operation = reports_two_done, .effects = {finishes_two}},
@@ -2252,8 +2342,8 @@ static struct scenario scenarios[] = {
     /* with somebody who sleeps meanwhile */
     {"put_for_a_getter", .operation = puts_now, .bytes = 20, .effects = {appends}, .sleeper = sleeper_gets,
      .awake = takes},
-    {"get_for_a_putter", .maxsize = 2, .setup = integers, .operation = gets_now, .result = sizeof(int64_t),
-     .bytes = 20, .effects = {takes}, .sleeper = sleeper_puts, .awake = appends},
+    {"get_for_a_putter", .maxsize = 2, .setup = integers, .operation = gets_now, .result = sizeof(int64_t), .bytes = 20,
+     .effects = {takes}, .sleeper = sleeper_puts, .awake = appends},
     {"task_done_for_a_joiner", .setup = one_to_zero, .operation = reports_done, .effects = {finishes},
      .sleeper = sleeper_joins},
     /* JNQ_RAISE: whose the unfinished tasks are */
