@@ -586,6 +586,39 @@ def test_threads_may_fork_at_once(q, views):
     assert len(probes.descriptors()) == before
 
 
+FREED_MEANWHILE = """
+import os, pickle
+in_parent, in_child = [], []
+os.register_at_fork(after_in_parent=lambda: [act() for act in in_parent], after_in_child=lambda: [act() for act in in_child])
+import joinq
+
+q = joinq.Queue()
+for name in range(5):
+    q.put(pickle.PickleBuffer(bytearray([name]) * 300_000))
+views = [q.get() for _ in range(5)]
+readable, writable = os.pipe()
+in_child.append(lambda: os.read(readable, 1))
+in_parent.append(views.clear)
+in_parent.append(lambda: [q.put(bytes(300_000)) for _ in range(10)])
+in_parent.append(lambda: os.write(writable, b"!"))
+pid = os.fork()
+if not pid:
+    os._exit([set(view) for view in views] != [{name} for name in range(5)])
+assert os.waitpid(pid, 0)[1] == 0
+assert q.qsize() == 10
+for _ in range(10):
+    q.get()
+q.put(pickle.PickleBuffer(bytearray(300_000)))
+print(len(q.get()))
+"""
+
+
+def test_views_freed_before_the_child_has_its_own():
+    """What the parent lets go of while the child has not yet copied it is not used for anything else until then."""
+    done = workers.run_script(FREED_MEANWHILE)
+    assert (done.stdout, done.stderr) == ("300000\n", "")
+
+
 def test_forks_leave_no_mapping_and_no_descriptor(q, views):
     """A chain of forks with views maps the queue no more often at its end than at its beginning."""
 
