@@ -130,7 +130,7 @@ def fork_and_check():
     fork_and_check.parent = os.getpid()
     pid = os.fork()
     if pid:
-        kept.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        kept.append(os.waitpid(pid, 0)[1])
 
 
 inner = None

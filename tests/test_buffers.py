@@ -589,7 +589,10 @@ def test_threads_may_fork_at_once(q, views):
 FREED_MEANWHILE = """
 import os, pickle
 in_parent, in_child = [], []
-os.register_at_fork(after_in_parent=lambda: [act() for act in in_parent], after_in_child=lambda: [act() for act in in_child])
+os.register_at_fork(
+    after_in_parent=lambda: [act() for act in in_parent],
+    after_in_child=lambda: [act() for act in in_child],
+)
 import joinq
 
 q = joinq.Queue()
@@ -705,6 +708,21 @@ def test_item_may_fork_while_it_is_unpickled(q, views):
             os._exit(0)
         assert payloads.kept.pop() == 0
     check(views)
+
+
+def test_task_may_fork_while_it_is_unpickled():
+    """With "redeliver" a task is unpickled from the queue's memory, too."""
+    q = KINDS["redeliver"]()
+    blank = q.buffer(100)
+    payloads.kept.clear()
+    for padding in (["x" * 1000] * 5, ["y" * LARGE]):
+        q.put([payloads.Pickled(payloads.fork_and_check), *padding])
+        got = q.get()[1:]
+        if os.getpid() != payloads.fork_and_check.parent:
+            os._exit(got != padding)
+        assert payloads.kept.pop() == 0
+        q.task_done()
+    del blank
 
 
 @pytest.mark.parametrize("rooms", [0, 1])

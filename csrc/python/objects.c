@@ -95,7 +95,7 @@ static jnq_piece pages_of(const Loan *loan)
 
 static int in_segment(const Loan *loan)
 {
-    return loan->box && loan->box->taken && loan->box->unit && !loan->is_private;
+    return loan->box && loan->box->taken && loan->box->payload != loan->box->copy && !loan->is_private;
 }
 
 /* A fork under way in a thread: it lasts from before the fork until the child has its copies. */
