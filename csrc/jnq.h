@@ -248,7 +248,10 @@ void jnq_release(jnq_box *box);
  * of a fork that came after the get, it only empties the box. */
 int jnq_unget(jnq_queue *q, jnq_box *box);
 
-/* The same for a leased task without its box. */
+/* The same, but what a JNQ_LARGE box holds stays as it is until jnq_release(): a copy of it is put back. */
+int jnq_unget_copy(jnq_queue *q, jnq_box *box);
+
+/* jnq_unget() for a leased task without its box. */
 int jnq_unlease(jnq_queue *q, uint64_t lease, uint64_t number);
 
 /* Waits until another thread has emptied the box, for 10 seconds at most. Not ended by signals. */

@@ -8,6 +8,7 @@
  * Inside, JNQ_INTERRUPTED also says that a lock stayed busy: then nothing has happened. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -719,6 +720,38 @@ int jnq_unget(jnq_queue *q, jnq_box *box)
     }
     void *gil = gil_give_up();
     int rc = unget_patiently(q, box, lock_deadline(JNQ_FOREVER));
+    if (!rc)
+        ready_changed(q);
+    gil_take_back(gil);
+    return rc;
+}
+
+/* Puts a copy of the extent back; the box goes on holding what it held. */
+static int unget_copy(struct jnq_queue *q, const jnq_box *box, int64_t until)
+{
+    jnq_piece payload = {box->payload, box->bytes};
+    struct fifo_load load = {.kind = JNQ_EXTENT, .pieces = &payload, .n = 1, .bytes = box->bytes};
+    int rc = stage(q, &load, until);
+    if (rc)
+        return rc;
+    jnq_box copy;
+    memcpy(&copy, box, offsetof(jnq_box, copy));
+    copy.kind = JNQ_EXTENT;
+    copy.unit = load.unit;
+    copy.payload = unit_at(q, load.unit);
+    add_sc(&q->users, 1);
+    rc = unget_patiently(q, &copy, until);
+    if (rc)
+        release(&copy);
+    return rc;
+}
+
+int jnq_unget_copy(jnq_queue *q, jnq_box *box)
+{
+    if (!box->taken || !box->unit || box->queue != q || !ours(q, box))
+        return jnq_unget(q, box);
+    void *gil = gil_give_up();
+    int rc = unget_copy(q, box, lock_deadline(JNQ_FOREVER));
     if (!rc)
         ready_changed(q);
     gil_take_back(gil);

@@ -4,6 +4,8 @@ What the tests send: items that show whether they arrived whole, and objects tha
 
 from __future__ import annotations
 
+import os
+import pickle
 import signal
 import time
 import zlib
@@ -94,6 +96,41 @@ def give_way(value):
     """Let other threads run."""
     time.sleep(0.0001)
     return value
+
+
+kept = []
+"""What an item leaves behind while it is unpickled."""
+
+
+class Boxed:
+    """Some buffers, which travel outside of the pickle; `then` fails or interrupts while they are unpickled."""
+
+    def __init__(self, *buffers, then=""):
+        self.buffers = list(buffers)
+        self.then = then
+
+    def __reduce_ex__(self, protocol):
+        if protocol < 5:  # on its way to a puppet
+            return Boxed, (*self.buffers,)
+        return unbox, (self.then, *map(pickle.PickleBuffer, self.buffers))
+
+
+def unbox(then, *buffers):
+    if then:
+        kept.extend(buffers)
+    if then == "fail":
+        fail("no way back")
+    if then == "interrupt":
+        interrupt_once(None, None)
+    return Boxed(*map(memoryview, buffers))
+
+
+def fork_and_check():
+    """Fork; the parent keeps how its child ended, the child goes on unpickling."""
+    fork_and_check.parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        kept.append(os.waitpid(pid, 0)[1])
 
 
 inner = None

@@ -24,6 +24,7 @@ static PyObject *declined; /* the exception class */
 typedef struct loan {
     PyObject_HEAD jnq_box *box; /* the item, or NULL: a part */
     struct loan *whole;         /* of which it is one */
+    unsigned long parts;        /* of it that live */
     char *start;
     Py_ssize_t bytes;
     int is_private;                /* a copy that a fork has made */
@@ -41,6 +42,7 @@ static Loan *new_loan(char *start, uint64_t bytes)
         return NULL;
     loan->box = NULL;
     loan->whole = loan->next = NULL;
+    loan->parts = 0;
     loan->previous = NULL;
     loan->start = start;
     loan->bytes = (Py_ssize_t)bytes;
@@ -79,6 +81,7 @@ static Loan *part_of(Loan *whole, uint64_t off, uint64_t bytes)
     if (part) {
         Py_INCREF(whole);
         part->whole = whole;
+        whole->parts++;
     }
     return part;
 }
@@ -88,6 +91,43 @@ static jnq_piece pages_of(const Loan *loan)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), before = (uintptr_t)loan->start % page;
     return (jnq_piece){loan->start - before, (before + (uint64_t)loan->bytes + page - 1) / page * page};
+}
+
+static int in_segment(const Loan *loan)
+{
+    return loan->box && loan->box->taken && loan->box->payload != loan->box->copy && !loan->is_private;
+}
+
+/* A fork under way in a thread: it lasts from before the fork until the child has its copies. */
+struct gate {
+    int end[2]; /* a pipe, by which the child says so; or -1 */
+    struct gate *next;
+};
+
+static _Thread_local struct gate gate = {.end = {-1, -1}};
+static struct gate *gates; /* of all threads */
+
+/* Items whose loans have gone meanwhile: perhaps a child is still copying them. */
+static jnq_box **kept;
+static size_t n_kept;
+
+static int keep(jnq_box *box)
+{
+    jnq_box **more = PyMem_Realloc(kept, (n_kept + 1) * sizeof *kept);
+    if (!more)
+        return 0;
+    kept = more;
+    kept[n_kept++] = box;
+    return 1;
+}
+
+static void release_kept(void)
+{
+    while (n_kept && !gates) {
+        jnq_box *box = kept[--n_kept];
+        jnq_release(box);
+        PyMem_Free(box);
+    }
 }
 
 static void loan_dealloc(Loan *loan)
@@ -102,10 +142,12 @@ static void loan_dealloc(Loan *loan)
         jnq_piece pages = pages_of(loan);
         munmap((void *)(uintptr_t)pages.start, pages.bytes);
     }
-    if (loan->box) {
+    if (loan->box && !(gates && in_segment(loan) && keep(loan->box))) {
         jnq_release(loan->box);
         PyMem_Free(loan->box);
     }
+    if (loan->whole)
+        loan->whole->parts--;
     Py_XDECREF(loan->whole);
     PyObject_Free(loan);
     Py_DECREF(type);
@@ -119,13 +161,20 @@ static int loan_getbuffer(Loan *loan, Py_buffer *view, int flags)
 static PyObject *loan_lease(Loan *loan, void *unused)
 {
     (void)unused;
-    return Py_BuildValue("KK", (unsigned long long)loan->box->lease, (unsigned long long)loan->box->number);
+    uint64_t lease = loan->box ? loan->box->lease : 0, number = loan->box ? loan->box->number : 0;
+    return Py_BuildValue("KK", (unsigned long long)lease, (unsigned long long)number);
 }
 
 static PyObject *loan_address(Loan *loan, void *unused)
 {
     (void)unused;
     return PyLong_FromVoidPtr(loan->box);
+}
+
+static PyObject *loan_parts(Loan *loan, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLong(loan->parts);
 }
 
 /* --- out ---------------------------------------------------------------------------------------------------- */
@@ -833,43 +882,44 @@ static PyObject *port_task_done(Port *port, PyObject *number)
 
 /* --- forks -------------------------------------------------------------------------------------------------- */
 
-static int done[2] = {-1, -1}; /* a pipe: by it the child says that it has its copies */
-
-static int in_segment(const Loan *loan)
-{
-    return loan->box && loan->box->taken && loan->box->unit && !loan->is_private;
-}
-
 static PyObject *before_fork(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    for (Loan *loan = loans; loan; loan = loan->next)
-        if (in_segment(loan)) {
-            if (pipe2(done, O_CLOEXEC))
-                done[0] = done[1] = -1; /* then nobody waits */
-            break;
-        }
+    if (pipe2(gate.end, O_CLOEXEC))
+        gate.end[0] = gate.end[1] = -1; /* then nobody waits */
+    gate.next = gates;
+    gates = &gate;
     Py_RETURN_NONE;
 }
 
-static void close_end(int end)
+static void close_end(struct gate *of, int end)
 {
-    if (done[end] >= 0)
-        close(done[end]);
-    done[end] = -1;
+    if (of->end[end] >= 0)
+        close(of->end[end]);
+    of->end[end] = -1;
 }
 
 static PyObject *after_fork_in_parent(PyObject *module, PyObject *unused)
 {
+    int waits = n_kept > 0;
     (void)module, (void)unused;
-    close_end(1);
-    /* With the GIL, so that nothing is freed or changed. It ends with the child, too. */
-    if (done[0] >= 0) {
-        struct pollfd said = {.fd = done[0], .events = POLLIN};
+    for (Loan *loan = loans; loan && !waits; loan = loan->next)
+        waits = in_segment(loan);
+    close_end(&gate, 1);
+    /* With the GIL, so that nothing is changed. It ends with the child, too. */
+    if (waits && gate.end[0] >= 0) {
+        struct pollfd said = {.fd = gate.end[0], .events = POLLIN};
         while (poll(&said, 1, FORK_PATIENCE_MS) < 0 && errno == EINTR)
             ;
     }
-    close_end(0);
+    close_end(&gate, 0);
+    struct gate **at = &gates;
+    while (*at && *at != &gate)
+        at = &(*at)->next;
+    if (*at)
+        *at = gate.next;
+    if (!gates)
+        release_kept();
     Py_RETURN_NONE;
 }
 
@@ -903,15 +953,22 @@ static int privatize(jnq_queue *q)
 
 static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
 {
+    int failed = 0;
     (void)module, (void)unused;
-    close_end(0);
-    for (Loan *loan = loans; loan; loan = loan->next)
-        if (in_segment(loan) && !privatize(loan->box->queue)) {
-            PyErr_NoMemory();
-            close_end(1);
-            return NULL;
-        }
-    close_end(1); /* which the parent sees */
+    for (struct gate *other = gates; other; other = other->next) { /* their threads are not here */
+        close_end(other, 0);
+        if (other != &gate)
+            close_end(other, 1);
+    }
+    gates = NULL;
+    for (Loan *loan = loans; loan && !failed; loan = loan->next)
+        failed = in_segment(loan) && !privatize(loan->box->queue);
+    release_kept();
+    ssize_t said = gate.end[1] < 0 ? 0 : write(gate.end[1], "", 1);
+    (void)said; /* if it could not, the parent sees the end being closed */
+    close_end(&gate, 1);
+    if (failed)
+        return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
@@ -953,6 +1010,7 @@ static PyType_Spec port_spec = {"joinq._jnq.Port", sizeof(Port), 0, Py_TPFLAGS_D
 static PyGetSetDef loan_attributes[] = {
     {"lease", (getter)loan_lease, NULL, "(lease, number), as jnq_finish() wants them", NULL},
     {"box", (getter)loan_address, NULL, "the address of its jnq_box", NULL},
+    {"parts", (getter)loan_parts, NULL, "how many views of its buffers there are", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -16,7 +16,7 @@
  *                           exception of its unpickling
  *   privatize()             in the child of a fork: see below
  *
- * State: the list of Loans, guarded by the GIL.
+ * State: the list of Loans, and what forks need; guarded by the GIL.
  *
  * A parcel (JNQ_PARCEL) is a pickle with the buffers that pickle protocol 5 keeps out of it:
  *   uint64_t: bytes of the pickle; uint64_t: number of buffers; for each its offset and its length; the pickle;
@@ -30,7 +30,8 @@
  *
  * Fork: parent and child would share these buffers, and the parent free them. So the child gives each a private copy
  * at the same address, before anything else runs in it, and uses the queue through another mapping from then on
- * (jnq_move()). Meanwhile the parent waits, so that it neither frees nor changes them.
+ * (jnq_move()). Meanwhile the parent waits, so that it neither frees nor changes them; what other threads let go
+ * of before it waits is freed afterwards. Threads may fork at once.
  *
  * Foreign writes: a parcel's numbers are compared with its length before they are used. */
 #ifndef JNQ_OBJECTS_H

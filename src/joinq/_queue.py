@@ -96,14 +96,24 @@ def _settle(todo: list[_Taken], settled: CData) -> None:
             elif loan.lease not in mine:
                 mine.append(loan.lease)  # it counts as taken
         elif not failed:
-            while lib.jnq_unget(handle, ffi.cast("jnq_box *", loan.box)) == INTERRUPTED:
-                pass
+            _unget(handle, loan)
     if taken.before:
         taken.port.give_back(taken.before)
     if mine is not None:
         for lease in reversed(taken.leases):
             _end_lease(handle, lease, mine)
     settled.taken = 0
+
+
+def _unget(handle: CData, loan: Loan) -> None:
+    """Gives an item back. Views of its buffers may live, in the frames of the exception, say: those stay ours."""
+    box = ffi.cast("jnq_box *", loan.box)
+    unget = lib.jnq_unget_copy if loan.parts else lib.jnq_unget
+    rc = INTERRUPTED
+    while rc == INTERRUPTED:
+        rc = unget(handle, box)
+        if rc == lib.JNQ_NO_MEMORY and unget is lib.jnq_unget_copy:  # rather share it than lose it
+            rc, unget = INTERRUPTED, lib.jnq_unget
 
 
 def _end_lease(handle: CData, lease: tuple[int, int], mine: deque[tuple[int, int]]) -> None:

@@ -347,6 +347,36 @@ static inline void put_item(jnq_queue *q, uint64_t bytes, uint64_t name)
     free(payload);
 }
 
+/* A batch, as jnq_put_batch() wants it. */
+struct packed {
+    uint64_t bytes, items;
+    _Alignas(8) char start[4 * JNQ_INLINE_BYTES];
+};
+
+/* Adds an item of so many bytes to the batch. */
+static inline void pack_item(struct packed *batch, uint64_t bytes, uint64_t name)
+{
+    jnq_packed header = {(uint32_t)bytes, JNQ_PICKLE};
+    char *to = batch->start + batch->bytes;
+    uint64_t size = sizeof header + (bytes + 7) / 8 * 8;
+    CHECK_OP(size, <=, sizeof batch->start - batch->bytes);
+    memcpy(to, &header, sizeof header);
+    fill(to + sizeof header, bytes, name);
+    batch->bytes += size;
+    batch->items++;
+}
+
+/* The place behind an item of a batch, which must be this one. */
+static inline const char *next_packed(const char *at, uint64_t bytes, uint64_t name)
+{
+    jnq_packed header;
+    memcpy(&header, at, sizeof header);
+    CHECK_EQ(header.bytes, bytes);
+    CHECK_EQ(header.form, JNQ_PICKLE);
+    CHECK(filled(at + sizeof header, bytes, name));
+    return at + sizeof header + (bytes + 7) / 8 * 8;
+}
+
 /* True if an answer of jnq_get() says that there is an item in the box. */
 static inline bool is_item(int64_t rc) { return rc >= JNQ_LARGE || rc == JNQ_LEASED; }
 

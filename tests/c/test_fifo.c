@@ -635,7 +635,405 @@ static void each_may_free_what_it_visits(void)
     }
 }
 
+/* --- chunks --------------------------------------------------------------------------------------------------------- */
+
+/* Of items in chunks. */
+static uint64_t small_at(uint64_t number)
+{
+    static const uint64_t smalls[] = {0, 1, 7, 8, 9, 40, 47, 900};
+    return smalls[number % (sizeof smalls / sizeof *smalls)];
+}
+
+static int push_packed(jnq_queue *q, const struct packed *chunk)
+{
+    jnq_piece piece = {chunk->start, chunk->bytes};
+    struct fifo_load load = {.kind = JNQ_CHUNK, .form = (uint16_t)chunk->items, .pieces = &piece, .n = 1,
+                             .bytes = chunk->bytes};
+    lock_tail(q);
+    int rc = fifo_push(q, &load, JNQ_FOREVER);
+    unlock_tail(q);
+    return rc;
+}
+
+/* So many items from `number` on, as many as fit. Gives how many. */
+static uint64_t push_chunk(jnq_queue *q, uint64_t n, uint64_t number)
+{
+    struct packed chunk = {0};
+    while (chunk.items < n && chunk.bytes + record_packed(small_at(number + chunk.items)) <= JNQ_INLINE_BYTES)
+        pack_item(&chunk, small_at(number + chunk.items), number + chunk.items);
+    CHECK_EQ(push_packed(q, &chunk), JNQ_OK);
+    return chunk.items;
+}
+
+/* Takes a batch of items from `number` on. Gives how many, or why none. Nothing is written behind the room. */
+static int64_t pop_batch(jnq_queue *q, uint64_t room, uint64_t most, uint64_t number)
+{
+    static _Alignas(8) char batch[4 * JNQ_INLINE_BYTES];
+    uint64_t freed, n = 0;
+    struct jnq_record *record;
+    memset(batch, '?', sizeof batch);
+    lock_head(q);
+    int rc = fifo_next(q, &record, &freed);
+    if (!rc)
+        n = fifo_step_batch(q, batch, room, most);
+    unlock_head(q);
+    if (freed)
+        heap_free(q, freed);
+    for (uint64_t i = room; i < sizeof batch; i++)
+        CHECK_EQ(batch[i], '?');
+    if (rc || number == UINT64_MAX)
+        return rc ? rc : (int64_t)n;
+    const char *at = batch;
+    for (uint64_t i = 0; i < n; i++)
+        at = next_packed(at, small_at(number + i), number + i);
+    CHECK_OP(at - batch, <=, room);
+    CHECK_OP(n, <=, most);
+    return (int64_t)n;
+}
+
+/* Whatever the head's position was, repair makes it what it had been. */
+static void derive_head(jnq_queue *q, uint64_t *random)
+{
+    struct jnq_head *head = &q->sh->head;
+    const uint64_t garbage[] = {0, 1, 8, head->off + 8, UINT64_MAX, UINT64_MAX - 7};
+    uint64_t pos = head->pos, off = head->off, block = head->block;
+    if (below(random, 2))
+        head->pos = garbage[below(random, 6)];
+    head->off = garbage[below(random, 6)];
+    repair_head(q);
+    CHECK_EQ(head->block, block);
+    CHECK_EQ(head->pos, pos);
+    CHECK_EQ(head->off, off);
+}
+
+static void chunks_come_item_by_item_and_in_batches(void)
+{
+    EACH_BASE(base)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        uint64_t pushed = 0, popped = 0, random = random_state(2), blocks = 0, last = q->sh->tail.block, most = 0;
+        for (unsigned i = 0; i < scaled(2000); i++) {
+            bool grows = i % 500 < 250;
+            switch (below(&random, grows ? 4 : 9)) {
+            case 0:
+            case 1:
+                pushed += push_chunk(q, 1 + below(&random, below(&random, 4) ? 20 : 2000), pushed);
+                break;
+            case 2:
+                push_sized(q, small_at(pushed), pushed, false);
+                pushed++;
+                break;
+            case 3:
+                if (popped < pushed) {
+                    uint64_t room = 8 + below(&random, 2) * below(&random, 16384);
+                    int64_t n = pop_batch(q, room, 1 + below(&random, 300), popped);
+                    CHECK_OP(n, >=, room >= 1000 ? 1 : 0);
+                    popped += (uint64_t)n;
+                    most = (uint64_t)n > most ? (uint64_t)n : most;
+                }
+                break;
+            default:
+                if (popped < pushed) {
+                    pop_sized(q, small_at(popped), popped, false);
+                    popped++;
+                } else {
+                    is_empty(q);
+                    CHECK_EQ(pop_batch(q, 16384, 5, popped), JNQ_EMPTY);
+                }
+            }
+            CHECK_EQ(jnq_qsize(q), pushed - popped);
+            blocks += q->sh->tail.block != last;
+            last = q->sh->tail.block;
+            derive_head(q, &random);
+            repair_tail(q);
+            is_whole(q);
+        }
+        CHECK_OP(blocks, >=, 3);
+        CHECK_OP(most, >=, 50);
+        while (popped < pushed)
+            popped += (uint64_t)pop_batch(q, 16384, INT64_MAX, popped);
+        is_empty(q);
+        CHECK_EQ(q->sh->takes, base + pushed);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+}
+
+/* A batch takes no more than asked for, than fits, than lies in this block, or than lies before an extent. */
+static void batch_ends_where_it_must(void)
+{
+    jnq_queue *q = make_queue(0);
+    struct packed chunk = {0};
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < 10; i++) {
+        pack_item(&chunk, small_at(i), i);
+        sum += record_packed(small_at(i));
+    }
+    for (uint64_t n = 1; n <= 11; n++) { /* the number */
+        CHECK_EQ(push_packed(q, &chunk), JNQ_OK);
+        CHECK_EQ(pop_batch(q, 16384, n, 0), n < 10 ? n : 10);
+        if (n < 10)
+            CHECK_EQ(pop_batch(q, 16384, 16384, n), 10 - n);
+    }
+    CHECK_EQ(push_packed(q, &chunk), JNQ_OK); /* the room */
+    CHECK_EQ(pop_batch(q, record_packed(small_at(0)) - 1, 10, 0), 0);
+    CHECK_EQ(pop_batch(q, record_packed(small_at(0)), 10, 0), 1);
+    uint64_t rest = sum - record_packed(small_at(0));
+    CHECK_EQ(pop_batch(q, rest - 1, 10, 1), 8);
+    CHECK_EQ(pop_batch(q, record_packed(small_at(9)) - 1, 10, 9), 0);
+    CHECK_EQ(pop_batch(q, record_packed(small_at(9)), 10, 9), 1);
+    is_empty(q);
+    push_sized(q, 9, 7, false); /* an inline record's room */
+    CHECK_EQ(pop_batch(q, record_packed(9) - 1, 10, UINT64_MAX), 0);
+    CHECK_EQ(pop_batch(q, record_packed(9), 10, UINT64_MAX), 1);
+    CHECK_EQ(push_packed(q, &chunk), JNQ_OK); /* an extent behind, and in front */
+    push_sized(q, 5, 10, true);
+    CHECK_EQ(push_packed(q, &chunk), JNQ_OK);
+    CHECK_EQ(pop_batch(q, 16384, 100, 0), 10);
+    CHECK_EQ(pop_batch(q, 16384, 100, 10), 0);
+    is_whole(q);
+    pop_sized(q, 5, 10, true);
+    CHECK_EQ(pop_batch(q, 16384, 100, 0), 10);
+    is_whole(q);
+    uint64_t number = fill_block(q, 0), first = q->sh->tail.block; /* the end of the block */
+    CHECK_OP(number, >, 0);
+    uint64_t in_first = 0, all = 0;
+    while (q->sh->tail.block == first) {
+        in_first = all;
+        all += push_chunk(q, 3, all);
+    }
+    CHECK_EQ(q->sh->head.block, first);
+    uint64_t popped = 0;
+    while (popped < in_first) {
+        CHECK_EQ(q->sh->head.block, first);
+        popped += (uint64_t)pop_batch(q, 16384, INT64_MAX, popped);
+    }
+    CHECK_EQ(popped, in_first);
+    is_whole(q);
+    CHECK_EQ(pop_batch(q, 16384, INT64_MAX, popped), all - popped);
+    CHECK(q->sh->head.block != first);
+    is_empty(q);
+    CHECK_EQ(counters(q).used_bytes, BLOCK_BYTES);
+    drop_queue(q);
+}
+
+/* Chunks that fill a block to its last line, and that leave some. */
+static void chunks_of_every_size_fill_blocks(void)
+{
+    for (uint64_t last = 0; last <= 8168; last += last < 64 ? 8 : 1013) {
+        jnq_queue *q = make_queue(0);
+        uint64_t first = q->sh->tail.block, n = 0;
+        struct packed chunk = {0};
+        pack_item(&chunk, last, 5);
+        while (chunk.items < 3 && chunk.bytes + 8 <= JNQ_INLINE_BYTES)
+            pack_item(&chunk, 0, 5);
+        for (uint64_t more = 3; more; n++) {
+            CHECK_EQ(push_packed(q, &chunk), JNQ_OK);
+            more -= q->sh->tail.block != first;
+        }
+        is_whole(q);
+        CHECK_EQ(jnq_qsize(q), n * chunk.items);
+        for (uint64_t i = 0; i < n; i++) {
+            pop_sized(q, last, 5, false);
+            for (uint64_t k = 1; k < chunk.items; k++)
+                pop_sized(q, 0, 5, false);
+        }
+        is_empty(q);
+        is_whole(q);
+        CHECK_EQ(counters(q).used_bytes, BLOCK_BYTES);
+        drop_queue(q);
+    }
+}
+
+/* After R2 of any number of items, with the position as it was, half-changed or changed. */
+static void death_inside_a_chunk_is_repaired(void)
+{
+    EACH_BASE(base) for (uint64_t before = 0; before < 12; before++) for (uint64_t n = 1; before + n <= 12; n++)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        struct jnq_head *head = &q->sh->head;
+        push_chunk(q, 5, 0); /* 5, 1 and 6 items */
+        push_sized(q, small_at(5), 5, false);
+        push_chunk(q, 6, 6);
+        for (uint64_t i = 0; i < before; i++)
+            pop_sized(q, small_at(i), i, false);
+        uint64_t pos = head->pos, off = head->off;
+        CHECK_EQ(pop_batch(q, 16384, n, before), n);
+        uint64_t new_pos = head->pos, new_off = head->off;
+        for (int changed = 0; changed < 4; changed++) {
+            head->pos = changed & 1 ? new_pos : pos;
+            head->off = changed & 2 ? new_off : off;
+            repair_head(q);
+            CHECK_EQ(head->pos, new_pos);
+            CHECK_EQ(head->off, new_off);
+        }
+        q->sh->takes = base + before; /* and before R2 */
+        repair_head(q);
+        CHECK_EQ(head->pos, pos);
+        CHECK_EQ(head->off, off);
+        for (uint64_t i = before; i < 12; i++) {
+            pop_sized(q, small_at(i), i, false);
+            is_whole(q);
+        }
+        is_empty(q);
+        drop_queue(q);
+    }
+}
+
+static void check_sees_a_wrong_place_in_a_chunk(void)
+{
+    jnq_queue *q = make_queue(0);
+    push_chunk(q, 5, 0);
+    pop_sized(q, small_at(0), 0, false);
+    q->sh->head.off += 8;
+    CHECK_EQ(jnq_check(q), 2);
+    q->sh->head.off = 0;
+    CHECK_EQ(jnq_check(q), 2);
+    repair_head(q);
+    is_whole(q);
+    drop_queue(q);
+}
+
+/* Everything that may be done with a queue whose chunk is a lie: each answer is an item or JNQ_CORRUPT, and whatever it
+ * is, nothing is read or written outside. Gives whether any was an item. */
+static bool survives(jnq_queue *q)
+{
+    struct jnq_shared *sh = q->sh;
+    struct jnq_head head = sh->head;
+    struct jnq_tail tail = sh->tail;
+    uint64_t takes = sh->takes;
+    bool any = false;
+    jnq_box box;
+    for (int i = 0; i < 20; i++) { /* more than there are */
+        int rc = pop_box(q, &box);
+        CHECK(rc == JNQ_OK || rc == JNQ_CORRUPT || rc == JNQ_EMPTY);
+        CHECK(rc != JNQ_OK || box.bytes <= JNQ_INLINE_BYTES);
+        any |= rc == JNQ_OK;
+    }
+    for (uint64_t most = 1; most < 20; most += 6) {
+        sh->head.pos = head.pos;
+        sh->head.off = head.off;
+        sh->takes = takes;
+        for (uint64_t room = 8; room < 20000; room *= 5) {
+            int64_t n = pop_batch(q, room, most, UINT64_MAX);
+            CHECK(n >= 0 || n == JNQ_CORRUPT || n == JNQ_EMPTY);
+            CHECK_OP(n, <=, most);
+        }
+    }
+    sh->head.pos = head.pos;
+    sh->head.off = head.off;
+    sh->takes = takes;
+    lock_tail(q);
+    lock_head(q);
+    int rc = fifo_repair_tail(q);
+    CHECK(rc == JNQ_OK || rc == JNQ_CORRUPT);
+    rc = fifo_repair_head(q);
+    CHECK(rc == JNQ_OK || rc == JNQ_CORRUPT);
+    visits = 0;
+    visits_wanted = VISITS_MAX - 1;
+    fifo_each(q, visit);
+    fifo_check(q);
+    unlock_head(q);
+    unlock_tail(q);
+    sh->head.pos = head.pos;
+    sh->head.off = head.off;
+    sh->head.puts_seen = head.puts_seen;
+    sh->tail.pos = tail.pos;
+    sh->tail.end = tail.end;
+    sh->takes = takes;
+    return any;
+}
+
+static void forged_chunks_are_refused(void)
+{
+    jnq_queue *q = make_queue(0);
+    push_chunk(q, 10, 0);
+    push_chunk(q, 3, 10);
+    for (uint64_t taken = 0; taken < 10; taken += 3) {
+        for (; q->sh->takes < taken;)
+            pop_sized(q, small_at(q->sh->takes), q->sh->takes, false);
+        struct jnq_record *record = at(q, q->sh->head.pos), before = *record;
+        CHECK(survives(q)); /* the truth */
+        const uint16_t counts[] = {0, 1, 2, 9, 11, 13, 14, 1000, UINT16_MAX};
+        for (unsigned i = 0; i < sizeof counts / sizeof *counts; i++) {
+            record->form = counts[i];
+            survives(q);
+        }
+        *record = before;
+        const uint32_t lengths[] = {0, 1, 7, 8, 15, 16, before.inline_bytes - 8, before.inline_bytes - 1,
+                                    before.inline_bytes + 1, before.inline_bytes + 64, JNQ_INLINE_BYTES,
+                                    JNQ_INLINE_BYTES + 1, UINT32_MAX - 63, UINT32_MAX};
+        for (unsigned i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+            record->inline_bytes = lengths[i];
+            survives(q);
+        }
+        *record = before;
+        uint64_t off = q->sh->head.off;
+        const uint64_t offs[] = {1, 4, 8, off + 8, before.inline_bytes, before.inline_bytes - 8, 8176, BLOCK_BYTES,
+                                 (uint64_t)1 << 40, UINT64_MAX, UINT64_MAX - 7};
+        for (unsigned i = 0; i < sizeof offs / sizeof *offs; i++) {
+            q->sh->head.off = offs[i];
+            survives(q);
+        }
+        q->sh->head.off = off;
+        const uint32_t words[] = {0, 1, 8, 9, 900, 8160, 8168, 8169, 8176, 8177, UINT32_MAX - 7, UINT32_MAX - 6,
+                                  UINT32_MAX};
+        for (uint64_t item = 0, place = 0; item < 10; item++) {
+            jnq_packed *header = (jnq_packed *)(void *)(record->payload + place), was = *header;
+            for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {
+                header->bytes = words[i];
+                survives(q);
+                *header = was;
+                header->form = words[i];
+                survives(q);
+                *header = was;
+            }
+            place += record_packed(was.bytes);
+        }
+    }
+    const jnq_packed lies[] = {{7, JNQ_INTEGER}, {9, JNQ_FLOAT}, {8, JNQ_NONE}, {1, JNQ_TRUE}, {0, JNQ_FORMS},
+                               {0, UINT32_MAX}, {9000, JNQ_BYTES}};
+    struct jnq_record *record = at(q, q->sh->head.pos);
+    jnq_packed *header = (jnq_packed *)(void *)(record->payload + q->sh->head.off), was = *header;
+    for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
+        jnq_box box;
+        *header = lies[i];
+        CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+        CHECK_EQ(pop_batch(q, 16384, 10, UINT64_MAX), 0);
+        *header = was;
+    }
+    is_whole(q);
+    while (q->sh->takes < 13)
+        pop_sized(q, small_at(q->sh->takes), q->sh->takes, false);
+    is_empty(q);
+    drop_queue(q);
+}
+
+/* A chunk of which a part was taken is walked over once, and what lies behind it is seen. */
+static void each_visits_what_lies_behind_a_chunk(void)
+{
+    jnq_queue *q = make_queue(0);
+    push_chunk(q, 5, 0);
+    push_sized(q, 10, 100, true);
+    for (uint64_t i = 0; i < 5; i++) {
+        CHECK(visit_each(q, VISITS_MAX));
+        CHECK_EQ(visits, 2);
+        pop_sized(q, small_at(i), i, false);
+    }
+    CHECK(visit_each(q, VISITS_MAX));
+    CHECK_EQ(visits, 2);
+    pop_sized(q, 10, 100, true);
+    CHECK(visit_each(q, VISITS_MAX));
+    CHECK_EQ(visits, 1);
+    drop_queue(q);
+}
+
 TESTS("fifo", items_come_in_order_over_blocks, every_size_fills_blocks, room_is_what_maxsize_leaves,
       no_memory_leaves_it_as_it_was, positions_are_derived_at_every_step, death_in_extend_is_repaired,
       death_between_blocks_is_repaired, repair_finds_what_is_broken, pop_refuses_what_is_no_record,
-      positions_outside_are_not_used, records_that_do_not_fit_are_refused, check_names_the_broken_invariant, each_visits_blocks_and_extents_in_order, each_may_free_what_it_visits)
+      positions_outside_are_not_used, records_that_do_not_fit_are_refused, check_names_the_broken_invariant, each_visits_blocks_and_extents_in_order,
+      each_may_free_what_it_visits, chunks_come_item_by_item_and_in_batches, batch_ends_where_it_must,
+      chunks_of_every_size_fill_blocks, death_inside_a_chunk_is_repaired, check_sees_a_wrong_place_in_a_chunk,
+      forged_chunks_are_refused, each_visits_what_lies_behind_a_chunk)
