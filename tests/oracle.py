@@ -83,6 +83,35 @@ class Oracle:
             user.takes += 1
         return pickle.loads(task.data)
 
+    def put_many(self, user, objs, block=True, timeout=None):
+        self.check(user, block, timeout)
+        put = 0
+        try:
+            for obj in objs:
+                self.put(user, obj, False)
+                put += 1
+        except BaseException as error:
+            error.items_put = put
+            raise
+
+    def get_many(self, user, n, most, block=True, timeout=None):
+        """The queue, which may give fewer items than there are, has given n, or raised if that is None."""
+        self.check(user, block, timeout)
+        if not self.items or n == 1:
+            return [self.get(user, block, timeout)]
+        if n is not None:
+            return [self.get(user) for _ in range(min(n, most, len(self.items)))]
+        for index in range(min(most, len(self.items))):
+            try:
+                pickle.loads(self.items[index].data)
+            except Exception:
+                self.items.rotate(-index)
+                try:
+                    return [self.get(user)]
+                finally:
+                    self.items.rotate(index)
+        raise AssertionError("no item fails")
+
     def put_nowait(self, user, obj):
         return self.put(user, obj, False)
 

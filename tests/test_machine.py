@@ -99,6 +99,8 @@ VALUES = st.one_of(PLAIN, PLAIN, CANNOT_BE_PICKLED, CANNOT_BE_UNPICKLED, CAN_BE_
 
 def parcel(value):
     """What arrives as the value itself, if that is pickled on its way to a puppet."""
+    if isinstance(value, list):
+        return [parcel(item) for item in value]
     if isinstance(value, Pickled):
         return Pickled(Pickled, value.call[0], *value.call[1])
     if isinstance(value, Pickling):
@@ -137,6 +139,8 @@ def outcome(function, *args, **kwargs):
 def agree(one, other):
     """Whether two outcomes are the same, but for the text of an exception."""
     (error, value), (other_error, other_value) = one, other
+    if error is other_error and getattr(value, "items_put", None) != getattr(other_value, "items_put", None):
+        return False
     return error is other_error and (error or (type(value) is type(other_value) and value == other_value))
 
 
@@ -257,6 +261,40 @@ class Machine(RuleBasedStateMachine):
     def get(self, who, way):
         name, how = spelled("get", way, self.oracle.ended or self.oracle.items)
         self.do(self.place(who), name, **how)
+
+    @rule(who=st.integers(0, 3), values=st.lists(VALUES, max_size=7), way=WAYS, plain=st.booleans())
+    def put_many(self, who, values, way, plain):
+        if plain:
+            values = [value for value in values if not isinstance(value, payloads.Pickling)] * 3
+        oracle = self.oracle
+        ready = oracle.ended or not oracle.maxsize or len(oracle.items) + len(values) <= oracle.maxsize
+        how = {"block": False} if way == "nowait" or (way in PATIENT and not ready) else way
+        self.do(self.place(who), "put_many", values, **how)
+
+    @rule(
+        who=st.integers(0, 3),
+        most=st.one_of(st.integers(1, 9), st.sampled_from([100, 2**70, True])),
+        way=WAYS,
+        value=CAN_BE_INTERRUPTED | st.none(),
+    )
+    def get_many(self, who, most, way, value):
+        """Perhaps a signal handler raises while one of the items is unpickled: then all stay where they were."""
+        place = self.place(who)
+        ready = self.oracle.ended or self.oracle.items
+        how = {"block": False} if way == "nowait" or (way in PATIENT and not ready) else way
+        if value and place.local:
+            self.do(self.here, "put_nowait", value)
+            payloads.interruptions.append(signal.SIGINT)
+        try:
+            found = outcome(place.call, "get_many", most, **how)
+        except KeyboardInterrupt:
+            assert not payloads.interruptions
+            return
+        finally:
+            payloads.interruptions.clear()
+        n = None if found[0] else len(found[1])
+        assert n is None or 1 <= n <= most
+        self.compare(outcome(self.oracle.get_many, place.user, n, most, **how), found, "get_many")
 
     @rule(value=CAN_BE_INTERRUPTED, again=st.booleans())
     def get_interrupted(self, value, again):
@@ -687,9 +725,27 @@ class ShutsDownLate(joinq.JoinableQueue):
             self.task_done()
 
 
+class DropsTheEndOfABatch(joinq.JoinableQueue):
+    def get_many(self, *args, **kwargs):
+        items = super().get_many(*args, **kwargs)
+        return items[:-1] if len(items) > 2 else items
+
+
+class MiscountsWhatIsPut(joinq.JoinableQueue):
+    def put_many(self, *args, **kwargs):
+        try:
+            super().put_many(*args, **kwargs)
+        except joinq.Full as error:
+            error.items_put += 1
+            raise
+
+
 @pytest.mark.parametrize(
     ("kind", "on_death"),
     [
+        (DropsTheEndOfABatch, "ignore"),
+        (DropsTheEndOfABatch, "redeliver"),
+        (MiscountsWhatIsPut, "raise"),
         (WrongOrder, "ignore"),
         (LosesItems, "ignore"),
         (JoinsEarly, "raise"),

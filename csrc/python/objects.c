@@ -827,11 +827,15 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
         if (pack(&load, port->q, obj, port->dumps)) {
             PyObject *kind, *reason, *traceback;
             PyErr_Fetch(&kind, &reason, &traceback);
-            rc = flush(port, &batch, deadline); /* what comes before it */
-            if (PyErr_Occurred())
-                PyErr_Clear();
-            PyErr_Restore(kind, reason, traceback);
-            rc = JNQ_INTERRUPTED;
+            rc = flush(port, &batch, deadline); /* what comes before it, and so does an error there */
+            if (rc) {
+                Py_XDECREF(kind);
+                Py_XDECREF(reason);
+                Py_XDECREF(traceback);
+            } else {
+                PyErr_Restore(kind, reason, traceback);
+                rc = JNQ_INTERRUPTED;
+            }
         } else {
             rc = add(port, &batch, &load, deadline);
         }

@@ -995,7 +995,7 @@ static void forged_chunks_are_refused(void)
     }
     const jnq_packed lies[] = {{7, JNQ_INTEGER}, {9, JNQ_FLOAT}, {8, JNQ_NONE}, {1, JNQ_TRUE}, {0, JNQ_FORMS},
                                {0, UINT32_MAX}, {9000, JNQ_BYTES}};
-    struct jnq_record *record = at(q, q->sh->head.pos);
+    struct jnq_record *record = at(q, q->sh->head.pos), whole = *record;
     jnq_packed *header = (jnq_packed *)(void *)(record->payload + q->sh->head.off), was = *header;
     for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
         jnq_box box;
@@ -1004,6 +1004,19 @@ static void forged_chunks_are_refused(void)
         CHECK_EQ(pop_batch(q, 16384, 10, UINT64_MAX), 0);
         *header = was;
     }
+    record->inline_bytes = 20000; /* longer than any, and an item that is, too */
+    *header = (jnq_packed){9000, JNQ_BYTES};
+    jnq_box box;
+    CHECK_EQ(pop_box(q, &box), JNQ_CORRUPT);
+    CHECK_EQ(pop_batch(q, 16384, 10, UINT64_MAX), JNQ_CORRUPT);
+    *record = whole;
+    *header = was;
+    struct jnq_record *second = at(q, q->sh->head.pos + record_size(record));
+    second->number++;
+    uint64_t left = 10 - q->sh->takes;
+    CHECK_EQ(pop_batch(q, 16384, 10, UINT64_MAX), left); /* not one of the second */
+    CHECK_EQ(pop_batch(q, 16384, 10, UINT64_MAX), JNQ_CORRUPT);
+    second->number--;
     is_whole(q);
     while (q->sh->takes < 13)
         pop_sized(q, small_at(q->sh->takes), q->sh->takes, false);

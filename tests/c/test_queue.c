@@ -606,9 +606,439 @@ static void measured_queue_keeps_figures(void)
     CHECK_EQ(jnq_inspect(fd, &c), EBADF);
 }
 
+/* --- batches --------------------------------------------------------------------------------------------------------- */
+
+static uint64_t small_at(uint64_t number)
+{
+    static const uint64_t smalls[] = {0, 1, 8, 9, 100, 1000};
+    return smalls[number % (sizeof smalls / sizeof *smalls)];
+}
+
+/* Items from `number` on. */
+static void pack_items(struct packed *batch, uint64_t n, uint64_t number)
+{
+    batch->bytes = batch->items = 0;
+    for (uint64_t i = 0; i < n; i++)
+        pack_item(batch, small_at(number + i), number + i);
+}
+
+static void put_batch(jnq_queue *q, uint64_t n, uint64_t number)
+{
+    struct packed batch;
+    uint64_t put = 0;
+    pack_items(&batch, n, number);
+    CHECK_EQ(jnq_put_batch(q, batch.start, n, &put, JNQ_NOW), JNQ_OK);
+    CHECK_EQ(put, n);
+}
+
+/* Takes items from `number` on, and reports none. Gives how many, or why none; singly with JNQ_REDELIVER. */
+static int64_t get_batch(jnq_queue *q, uint64_t most, uint64_t number)
+{
+    static _Alignas(8) char batch[16384];
+    CHECK(!redelivers());
+    int64_t n = jnq_get_batch(q, batch, sizeof batch, most, JNQ_NOW);
+    const char *at = batch;
+    for (int64_t i = 0; i < n; i++)
+        at = next_packed(at, small_at(number + (uint64_t)i), number + (uint64_t)i);
+    return n;
+}
+
+/* The same for all that is there, and each is reported. */
+static void get_all(jnq_queue *q, uint64_t n, uint64_t number)
+{
+    CHECK_EQ(jnq_qsize(q), n);
+    while (n) {
+        if (redelivers() || n % 2) {
+            get_item(q, small_at(number), number);
+            number++;
+            n--;
+        } else {
+            int64_t got = get_batch(q, 1 + n / 3, number);
+            CHECK_OP(got, >, 0);
+            CHECK_EQ(jnq_task_done(q, (uint64_t)got), JNQ_OK);
+            number += (uint64_t)got;
+            n -= (uint64_t)got;
+        }
+        is_whole(q);
+    }
+}
+
+static void batches_come_back(void)
+{
+    EACH_BASE(base) for (uint64_t n = 1; n < 60; n += 7)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        for (uint64_t round = 0; round < 12; round++) {
+            put_batch(q, n, round * n);
+            is_whole(q);
+        }
+        get_all(q, 12 * n, 0);
+        CHECK_EQ(jnq_unfinished(q), 0);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+    jnq_queue *q = make_queue(1);
+    uint64_t put = 0;
+    put_item(q, 1, 1);
+    CHECK_EQ(jnq_put_batch(q, NULL, 0, &put, JNQ_FOREVER), JNQ_OK); /* nothing is always there */
+    drop_queue(q);
+}
+
+static void full_queue_takes_a_part(void)
+{
+    EACH_BASE(base) for (uint64_t maxsize = 1; maxsize <= 25; maxsize += 6) for (uint64_t there = 0; there <= maxsize; there += 3)
+    {
+        jnq_queue *q = make_queue(maxsize);
+        rebase(q, base);
+        if (there)
+            put_batch(q, there, 0);
+        struct packed batch;
+        pack_items(&batch, 30, there);
+        for (int again = 0; again < 2; again++) {
+            uint64_t put = 0, room = again ? 0 : maxsize - there;
+            CHECK_EQ(jnq_put_batch(q, batch.start, 30, &put, again ? event_now() + MILLISECOND : JNQ_NOW), JNQ_FULL);
+            CHECK_EQ(put, room);
+            CHECK_EQ(jnq_qsize(q), maxsize);
+            is_whole(q);
+        }
+        get_all(q, maxsize, 0);
+        drop_queue(q);
+    }
+}
+
+struct batcher {
+    jnq_queue *q;
+    struct packed batch;
+    uint64_t put;
+    int result;
+    uint32_t tid, interrupts;
+};
+
+/* Goes on with what is left when it was interrupted. */
+static void *put_in_thread(void *arg)
+{
+    struct batcher *b = arg;
+    const char *rest = b->batch.start;
+    store_sc(&b->tid, (uint32_t)own_tid());
+    for (;;) {
+        uint64_t put = 0;
+        b->result = jnq_put_batch(b->q, rest, b->batch.items - b->put, &put, JNQ_FOREVER);
+        for (uint64_t i = 0; i < put; i++)
+            rest = next_packed(rest, small_at(b->put + i), b->put + i);
+        b->put += put;
+        if (b->result != JNQ_INTERRUPTED)
+            return NULL;
+        add_sc(&b->interrupts, 1);
+    }
+}
+
+static pthread_t start_batcher(struct batcher *b, jnq_queue *q, uint64_t n)
+{
+    memset(b, 0, sizeof *b);
+    b->q = q;
+    pack_items(&b->batch, n, 0);
+    pthread_t thread = start_thread(put_in_thread, b);
+    until_asleep(&b->tid);
+    return thread;
+}
+
+static void batch_waits_for_room(void)
+{
+    static struct batcher b;
+    jnq_queue *q = make_queue(3);
+    pthread_t thread = start_batcher(&b, q, 40);
+    for (uint64_t number = 0; number < 40; number++) {
+        jnq_box box;
+        int64_t rc;
+        CHECK_OP(jnq_qsize(q), <=, 3);
+        while ((rc = jnq_get(q, &box, JNQ_FOREVER)) == JNQ_INTERRUPTED)
+            ;
+        CHECK(is_item(rc));
+        CHECK_EQ(box.bytes, small_at(number));
+        CHECK(filled(box.payload, box.bytes, number));
+        finish_item(q, &box);
+    }
+    join_thread(thread);
+    CHECK_EQ(b.result, JNQ_OK);
+    CHECK_EQ(b.put, 40);
+    is_whole(q);
+    drop_queue(q);
+}
+
+static void shutdown_ends_a_batch_midway(void)
+{
+    for (int immediate = 0; immediate < 2; immediate++) {
+        static struct batcher b;
+        jnq_queue *q = make_queue(3);
+        pthread_t thread = start_batcher(&b, q, 40);
+        get_item(q, small_at(0), 0); /* which a fourth may follow */
+        CHECK_EQ(jnq_shutdown(q, immediate), JNQ_OK);
+        join_thread(thread);
+        CHECK_EQ(b.result, JNQ_SHUTDOWN);
+        CHECK(b.put == 3 || b.put == 4);
+        CHECK_EQ(jnq_qsize(q), immediate ? 0 : b.put - 1);
+        CHECK_EQ(jnq_unfinished(q), immediate ? 0 : b.put - 1);
+        if (!immediate)
+            get_all(q, b.put - 1, 1);
+        uint64_t put = 0;
+        CHECK_EQ(jnq_put_batch(q, b.batch.start, 2, &put, JNQ_FOREVER), JNQ_SHUTDOWN);
+        CHECK_EQ(put, 0);
+        CHECK_EQ(try_get(q, JNQ_FOREVER), JNQ_SHUTDOWN);
+        is_whole(q);
+        drop_queue(q);
+    }
+}
+
+static void signal_leaves_a_part_of_a_batch(void)
+{
+    static struct batcher b;
+    struct sigaction action = {.sa_handler = handle};
+    sigaction(SIGUSR1, &action, NULL);
+    jnq_queue *q = make_queue(4);
+    pthread_t thread = start_batcher(&b, q, 6);
+    while (!load_sc(&b.interrupts)) {
+        pthread_kill(thread, SIGUSR1);
+        nap(MILLISECOND);
+    }
+    CHECK_EQ(jnq_qsize(q), 4);
+    get_all(q, 4, 0);
+    join_thread(thread);
+    CHECK_EQ(b.result, JNQ_OK);
+    CHECK_EQ(b.put, 6);
+    get_all(q, 2, 4);
+    drop_queue(q);
+}
+
+static void no_memory_leaves_a_part_of_a_batch(void)
+{
+    jnq_queue *q = make_small_queue(0, 4 << 20);
+    struct packed batch;
+    uint64_t all = 0, put = 0;
+    int rc = JNQ_OK;
+    pack_items(&batch, 60, 0);
+    while (!rc) {
+        put = 0;
+        rc = jnq_put_batch(q, batch.start, 60, &put, JNQ_NOW);
+        all += put;
+    }
+    CHECK_EQ(rc, JNQ_NO_MEMORY);
+    CHECK_OP(put, <, 60);
+    CHECK_EQ(jnq_qsize(q), all);
+    is_whole(q);
+    for (uint64_t i = 0; i < all; i++)
+        get_item(q, small_at(i % 60), i % 60);
+    put_batch(q, 60, 0);
+    get_all(q, 60, 0);
+    drop_queue(q);
+}
+
+/* What was given back, and what lies in an extent, is for jnq_get(); so is the end. */
+static void batch_leaves_some_to_get(void)
+{
+    if (redelivers())
+        return;
+    jnq_queue *q = make_queue(0);
+    jnq_box box;
+    CHECK_EQ(get_batch(q, 5, 0), JNQ_EMPTY);
+    CHECK_EQ(jnq_get_batch(q, NULL, 0, 5, event_now() + MILLISECOND), JNQ_EMPTY);
+    put_batch(q, 5, 0);
+    take_item(q, &box, small_at(0), 0);
+    CHECK_EQ(jnq_unget(q, &box), JNQ_OK);
+    CHECK_EQ(get_batch(q, 5, 0), 0);
+    get_item(q, small_at(0), 0);
+    CHECK_EQ(get_batch(q, 2, 1), 2);
+    CHECK_EQ(get_batch(q, 2, 3), 2);
+    put_item(q, 20000, 1);
+    put_batch(q, 2, 0);
+    CHECK_EQ(get_batch(q, 5, 0), 0);
+    get_item(q, 20000, 1);
+    CHECK_EQ(jnq_shutdown(q, 0), JNQ_OK);
+    CHECK_EQ(get_batch(q, 5, 0), 2);
+    int64_t rc = get_batch(q, 5, 0);
+    CHECK(rc == 0 || rc == JNQ_SHUTDOWN);
+    CHECK_EQ(jnq_task_done(q, 6), JNQ_OK);
+    CHECK_EQ(jnq_unfinished(q), 0);
+    is_whole(q);
+    drop_queue(q);
+}
+
+static uint64_t tasks_in_hand(jnq_queue *q)
+{
+    jnq_holder holder;
+    CHECK_EQ(jnq_read_holder(q, 1, &holder), JNQ_OK);
+    return holder.tasks;
+}
+
+/* Of a chunk each item is a task of its own: it is counted, leased, given back and finished alone. */
+static void items_of_a_chunk_are_tasks(void)
+{
+    EACH_BASE(base)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        jnq_box boxes[6];
+        uint64_t counted = mode != JNQ_IGNORE;
+        put_batch(q, 12, 0);
+        for (uint64_t i = 0; i < 6; i++) {
+            take_item(q, &boxes[i], small_at(i), i);
+            CHECK_EQ(boxes[i].form, JNQ_PICKLE);
+            CHECK_EQ(boxes[i].lease != 0, redelivers());
+            if (redelivers())
+                CHECK_EQ(boxes[i].number, base + i);
+            CHECK_EQ(tasks_in_hand(q), counted * (i + 1));
+            is_whole(q);
+        }
+        CHECK_EQ(jnq_unget(q, &boxes[4]), JNQ_OK);
+        CHECK_EQ(jnq_unget(q, &boxes[1]), JNQ_OK);
+        CHECK_EQ(tasks_in_hand(q), counted * 4);
+        is_whole(q);
+        finish_item(q, &boxes[3]);
+        finish_item(q, &boxes[0]);
+        CHECK_EQ(tasks_in_hand(q), counted * 2);
+        CHECK_EQ(jnq_unfinished(q), 10);
+        get_item(q, small_at(1), 1);
+        get_item(q, small_at(4), 4);
+        finish_item(q, &boxes[5]);
+        finish_item(q, &boxes[2]);
+        if (!redelivers()) {
+            CHECK_EQ(get_batch(q, 4, 6), 4);
+            CHECK_EQ(tasks_in_hand(q), counted * 4);
+            CHECK_EQ(jnq_task_done(q, 3), JNQ_OK);
+            CHECK_EQ(tasks_in_hand(q), counted);
+            CHECK_EQ(jnq_task_done(q, 1), JNQ_OK);
+            get_all(q, 2, 10);
+        } else {
+            get_all(q, 6, 6);
+        }
+        CHECK_EQ(jnq_unfinished(q), 0);
+        CHECK_EQ(counters(q).foreign, 0);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+}
+
+static void shutdown_discards_the_rest_of_a_chunk(void)
+{
+    EACH_BASE(base) for (uint64_t taken = 0; taken <= 12; taken++)
+    {
+        jnq_queue *q = make_queue(0);
+        rebase(q, base);
+        jnq_box boxes[12];
+        put_batch(q, 12, 0);
+        put_item(q, 20000, 1);
+        for (uint64_t i = 0; i < taken; i++)
+            take_item(q, &boxes[i], small_at(i), i);
+        CHECK_EQ(jnq_shutdown(q, 1), JNQ_OK);
+        CHECK_EQ(jnq_unfinished(q), taken);
+        CHECK_EQ(try_get(q, JNQ_NOW), JNQ_SHUTDOWN);
+        is_whole(q);
+        for (uint64_t i = 0; i < taken; i++)
+            finish_item(q, &boxes[i]);
+        CHECK_EQ(jnq_unfinished(q), 0);
+        is_whole(q);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+}
+
+static void measured_queue_counts_a_batch_as_its_items(void)
+{
+    jnq_queue *q = make_queue(20);
+    jnq_measure(q);
+    uint64_t bytes = 0, put = 0;
+    for (uint64_t i = 0; i < 20; i++)
+        bytes += small_at(i);
+    struct packed batch;
+    pack_items(&batch, 30, 0);
+    CHECK_EQ(jnq_put_batch(q, batch.start, 30, &put, JNQ_NOW), JNQ_FULL);
+    CHECK_EQ(counters(q).put_bytes, bytes);
+    CHECK_EQ(counters(q).backlog, 20);
+    get_all(q, 20, 0);
+    put_batch(q, 2, 0);
+    CHECK_EQ(counters(q).put_bytes, bytes + small_at(0) + small_at(1));
+    CHECK_EQ(counters(q).backlog, 20);
+    drop_queue(q);
+}
+
+static void pieces_arrive_one_after_the_other(void)
+{
+    static char text[JNQ_INLINE_BYTES + 300000];
+    jnq_queue *q = make_queue(0);
+    for (uint64_t i = 0; i < SIZES; i++) {
+        if (sizes[i] > sizeof text)
+            continue;
+        fill(text, sizes[i], i);
+        for (uint64_t n = 1; n <= 5; n++) {
+            jnq_piece pieces[7] = {{NULL, 0}};
+            uint64_t off = 0;
+            for (uint64_t k = 0; k < n; k++) { /* empty ones in between */
+                uint64_t end = k == n - 1 ? sizes[i] : off + (sizes[i] - off) / (n - k);
+                pieces[1 + k] = (jnq_piece){text + off, end - off};
+                off = end;
+            }
+            pieces[0].start = pieces[n + 1].start = text;
+            CHECK_EQ(jnq_put_pieces(q, JNQ_BYTES, pieces, n + 2, JNQ_NOW), JNQ_OK);
+            jnq_box box;
+            CHECK(is_item(jnq_get(q, &box, JNQ_NOW)));
+            CHECK_EQ(box.form, JNQ_BYTES);
+            CHECK_EQ(box.bytes, sizes[i]);
+            CHECK(filled(box.payload, sizes[i], i));
+            finish_item(q, &box);
+            is_whole(q);
+        }
+    }
+    jnq_box box;
+    CHECK_EQ(jnq_put_pieces(q, JNQ_NONE, NULL, 0, JNQ_NOW), JNQ_OK);
+    CHECK(is_item(jnq_get(q, &box, JNQ_NOW)));
+    CHECK_EQ(box.bytes, 0);
+    CHECK_EQ(box.form, JNQ_NONE);
+    finish_item(q, &box);
+    CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+    drop_queue(q);
+}
+
+/* A copy is put back; what the box holds stays, and is the box's. */
+static void copy_is_given_back(void)
+{
+    for (int cut = 0; cut < 2; cut++) {
+        jnq_queue *q = make_queue(0);
+        jnq_box box, other;
+        put_item(q, 20000, 1);
+        put_item(q, 5, 2);
+        take_item(q, &box, 20000, 1);
+        if (cut)
+            CHECK_EQ(jnq_shutdown(q, 1), JNQ_OK);
+        CHECK_EQ(jnq_unget_copy(q, &box), JNQ_OK);
+        is_whole(q);
+        CHECK_EQ(jnq_qsize(q), cut ? 0 : 2);
+        CHECK_EQ(jnq_unfinished(q), cut ? 0 : 2);
+        if (!redelivers()) {
+            CHECK(box.taken);
+            fill((char *)(uintptr_t)box.payload, 20000, 7);
+        }
+        if (!cut) {
+            take_item(q, &other, 20000, 1);
+            CHECK(redelivers() || other.unit != box.unit);
+            if (!redelivers())
+                CHECK(filled(box.payload, 20000, 7));
+            finish_item(q, &other);
+            get_item(q, 5, 2);
+        }
+        jnq_release(&box);
+        is_whole(q);
+        CHECK_EQ(counters(q).used_bytes, idle_bytes(q));
+        drop_queue(q);
+    }
+}
+
 TESTS_IN_ALL_MODES("queue", integers_come_back, every_size_comes_back_whole, box_says_where_the_payload_is,
                    random_steps_follow_a_model, unget_restores_order, rebox_makes_a_box_for_unget,
                    bounded_queue_is_full, deadlines_come_not_early, waiters_are_woken,
                    signals_interrupt_and_nothing_happened, shutdown_refuses_puts_and_drains,
                    immediate_shutdown_discards, shutdown_wakes_every_waiter, join_waits_for_all,
-                   no_memory_leaves_the_queue_as_before, box_is_the_parents, measured_queue_keeps_figures)
+                   no_memory_leaves_the_queue_as_before, box_is_the_parents, measured_queue_keeps_figures,
+                   batches_come_back, full_queue_takes_a_part, batch_waits_for_room, shutdown_ends_a_batch_midway,
+                   signal_leaves_a_part_of_a_batch, no_memory_leaves_a_part_of_a_batch, batch_leaves_some_to_get,
+                   items_of_a_chunk_are_tasks, shutdown_discards_the_rest_of_a_chunk,
+                   measured_queue_counts_a_batch_as_its_items, pieces_arrive_one_after_the_other, copy_is_given_back)

@@ -269,6 +269,30 @@ static void takes_two(struct model *m, const struct scenario *s)
     takes(m, s);
 }
 
+static void appends_two(struct model *m, const struct scenario *s)
+{
+    appends(m, s);
+    appends(m, s);
+}
+
+static void appends_three(struct model *m, const struct scenario *s)
+{
+    appends_two(m, s);
+    appends(m, s);
+}
+
+static void takes_three(struct model *m, const struct scenario *s)
+{
+    takes_two(m, s);
+    takes(m, s);
+}
+
+static void takes_six(struct model *m, const struct scenario *s)
+{
+    takes_three(m, s);
+    takes_three(m, s);
+}
+
 static uint64_t hands_of(const struct model *m, unsigned holder)
 {
     uint64_t n = 0;
@@ -509,6 +533,37 @@ static void join_one(void)
     model->zero = 0;
 }
 
+/* Adds the next item but so many to the batch. */
+static void pack_next(struct packed *batch, uint64_t bytes, uint64_t ahead)
+{
+    uint64_t name = model->next + ahead;
+    int64_t integer = integer_of(name);
+    bool is_integer = bytes == INTEGER;
+    jnq_packed header = {is_integer ? sizeof integer : (uint32_t)bytes, is_integer ? JNQ_INTEGER : JNQ_PICKLE};
+    char *to = batch->start + batch->bytes;
+    memcpy(to, &header, sizeof header);
+    memcpy(to + sizeof header, is_integer ? (char *)&integer : text_of(name), header.bytes);
+    batch->bytes += sizeof header + (header.bytes + 7) / 8 * 8;
+    batch->items++;
+}
+
+/* Three items in one record, if they are short. */
+static int64_t put_three(uint64_t bytes, int64_t deadline)
+{
+    static struct packed batch;
+    uint64_t put = 0;
+    batch.bytes = batch.items = 0;
+    for (uint64_t i = 0; i < 3; i++)
+        pack_next(&batch, bytes, i);
+    return jnq_put_batch(q, batch.start, 3, &put, deadline);
+}
+
+static void put_chunk(uint64_t bytes)
+{
+    CHECK_EQ(put_three(bytes, JNQ_NOW), JNQ_OK);
+    appends_three(model, &(struct scenario){.bytes = bytes});
+}
+
 static void short_items(void)
 {
     put_one(20);
@@ -526,6 +581,49 @@ static void large_items(void)
 {
     put_one(LARGE);
     put_one(LONGEST);
+}
+
+static void chunk(void) { put_chunk(20); }
+
+/* Its first item was taken: is in the parent's hand. */
+static void half_chunk(void)
+{
+    put_chunk(INTEGER);
+    get_one();
+}
+
+static void last_of_chunk(void)
+{
+    chunk();
+    get_one();
+    get_one();
+}
+
+static void chunk_among_items(void)
+{
+    put_one(20);
+    put_chunk(9);
+    put_one(INTEGER);
+    put_chunk(0);
+}
+
+/* The batch that is taken next ends with the second item. */
+static void chunk_before_large(void)
+{
+    put_chunk(INTEGER);
+    get_one();
+    put_one(LARGE);
+    put_chunk(20);
+}
+
+static void chunk_given_back(void)
+{
+    static jnq_box first;
+    chunk();
+    CHECK_OP(jnq_get(q, &first, JNQ_NOW), >=, 0);
+    takes(model, NULL);
+    CHECK_EQ(jnq_unget(q, &first), JNQ_OK);
+    returns(model, NULL);
 }
 
 /* As many of the longest as a block takes. */
@@ -795,6 +893,47 @@ static void joined_large(void)
     join_one();
 }
 
+/* There is room for the first of two chunks only. */
+static void room_for_a_chunk(void)
+{
+    for (uint64_t left = q->sh->tail.end - q->sh->tail.pos; left >= 9000; left = q->sh->tail.end - q->sh->tail.pos) {
+        put_one(2000);
+        get_and_finish_one();
+    }
+}
+
+/* The next batch begins in another block. */
+static void spent_block_then_chunk(void)
+{
+    brimful();
+    put_chunk(20);
+}
+
+static void joined_chunk(void)
+{
+    chunk();
+    join_one();
+    announced();
+}
+
+static void chunk_asked(void)
+{
+    chunk();
+    asked();
+}
+
+static void ended_chunk(void)
+{
+    chunk();
+    ended();
+}
+
+static void two_taken_of_a_chunk(void)
+{
+    chunk();
+    lose(2);
+}
+
 static void ended_items(void)
 {
     short_items();
@@ -841,6 +980,37 @@ static struct item next_item(void) { return an_item(acting->bytes, model->next);
 static int64_t puts_now(void) { return put(next_item(), JNQ_NOW); }
 
 static int64_t puts_soon(void) { return put(next_item(), soon()); }
+
+static int64_t puts_three(void) { return put_three(acting->bytes, JNQ_NOW); }
+
+static int64_t puts_three_soon(void) { return put_three(acting->bytes, soon()); }
+
+/* How many items are taken, or -100 if they are not the oldest. */
+static int64_t get_some(uint64_t most, int64_t deadline)
+{
+    static _Alignas(8) char batch[1000];
+    int64_t n = jnq_get_batch(q, batch, sizeof batch, most, deadline);
+    const char *at = batch;
+    for (int64_t i = 0; i < n; i++) {
+        jnq_packed header;
+        int64_t integer = integer_of(model->items[i].name);
+        bool is_integer = model->items[i].bytes == INTEGER;
+        memcpy(&header, at, sizeof header);
+        at += sizeof header;
+        if (header.form != (is_integer ? JNQ_INTEGER : JNQ_PICKLE) ||
+            header.bytes != (is_integer ? sizeof integer : model->items[i].bytes) ||
+            memcmp(at, is_integer ? (char *)&integer : text_of(model->items[i].name), header.bytes))
+            return -100;
+        at += (header.bytes + 7) / 8 * 8;
+    }
+    return n;
+}
+
+static int64_t gets_three(void) { return get_some(3, JNQ_NOW); }
+
+static int64_t gets_six(void) { return get_some(6, JNQ_NOW); }
+
+static int64_t gets_some_soon(void) { return get_some(6, soon()); }
 
 static int64_t gets_now(void) { return jnq_get(q, &box, JNQ_NOW); }
 
@@ -956,6 +1126,8 @@ static int64_t joins_soon(void)
 }
 
 static int64_t ungets(void) { return jnq_unget(q, &box); }
+
+static int64_t ungets_a_copy(void) { return jnq_unget_copy(q, &box); }
 
 static int64_t releases(void)
 {
@@ -1409,6 +1581,7 @@ static int settle_beside(const struct scenario *s)
     jnq_counters c = counters(q);
     uint64_t is = after.puts != model->puts ? c.puts : after.takes != model->takes ? c.takes : c.dones;
     uint64_t was = after.puts != model->puts ? model->puts : after.takes != model->takes ? model->takes : model->dones;
+    uint64_t by = after.puts - model->puts + after.takes - model->takes + after.dones - model->dones;
     if (is != was)
         *model = after;
     model->foreign = c.foreign;
@@ -1416,7 +1589,7 @@ static int settle_beside(const struct scenario *s)
     model->holders[VICTIM].under = is == was ? under_report(s, 0) : 0;
     if (is == was)
         return 0;
-    return is == was + 1 ? 1 : -1;
+    return is == was + by ? 1 : -1;
 }
 
 static bool put_and_get(struct item item, unsigned n)
@@ -2510,6 +2683,97 @@ static struct scenario scenarios[] = {
      .operation = finishes_it, .effects = {finishes}, .firsts = {DEATH("lease", item_taken)}},
     {"finish_after_finish", .setup = large_items, REDELIVERS, .prepare = take_first, .prepared = takes,
      .operation = finishes_it, .effects = {finishes}, .firsts = {DEATH("finish_large", report_made)}},
+    /* several at a time */
+    {"put_batch", .operation = puts_three, .bytes = 20, .effects = {appends_three}},
+    {"put_batch_of_integers", .setup = backlog, .operation = puts_three, .bytes = INTEGER, .effects = {appends_three}},
+    {"put_batch_in_two", .setup = integers, .operation = puts_three, .bytes = 3000, .effects = {appends_two, appends}},
+    {"put_batch_growing", .setup = brimful, .operation = puts_three, .bytes = 20, .effects = {appends_three}},
+    {"put_batch_growing_between", .setup = room_for_a_chunk, .operation = puts_three, .bytes = 3000,
+     .effects = {appends_two, appends}},
+    {"put_batch_partly", .maxsize = 5, .setup = short_items, .operation = puts_three, .bytes = 20,
+     .result = JNQ_FULL, .effects = {appends_two}},
+    {"put_batch_refused", .maxsize = 3, .setup = short_items, .operation = puts_three, .bytes = 20,
+     .result = JNQ_FULL},
+    {"put_batch_waiting", .maxsize = 4, .setup = short_items, .operation = puts_three_soon, .bytes = 20,
+     .result = JNQ_FULL, .effects = {appends}, .sleeps = true},
+    {"put_batch_ended", .setup = ended_items, .operation = puts_three_soon, .bytes = 20, .result = JNQ_SHUTDOWN},
+    {"put_batch_asked", .maxsize = 3, .setup = asked, .operation = puts_three, .bytes = 20,
+     .effects = {appends_three}},
+    {"put_batch_ending_a_zero", .setup = unrecorded_zero, .operation = puts_three, .bytes = 20,
+     .effects = {appends_three}},
+    {"put_batch_for_somebody", .setup = announced_backlog, .operation = puts_three, .bytes = 20,
+     .effects = {appends_three}},
+    {"put_batch_for_a_getter", .operation = puts_three, .bytes = 20, .effects = {appends_three},
+     .sleeper = sleeper_gets, .awake = takes},
+    {"put_batch_inherited", .setup = short_items, .operation = puts_three, .bytes = 20, .effects = {appends_three},
+     .handle = INHERITED},
+    {"put_batch_beside_leases", .setup = large_in_hand, REDELIVERS, .operation = puts_three, .bytes = 3000,
+     .effects = {appends_two, appends}},
+    {"put_batch_after_put_batch", .setup = integers, .operation = puts_three, .bytes = 3000,
+     .effects = {appends_two, appends}, .firsts = {DEATH("put_batch_in_two", item_put)}},
+    {"put_batch_after_growing", .setup = room_for_a_chunk, .operation = puts_three, .bytes = 3000,
+     .effects = {appends_two, appends}, .firsts = {DEATH("put_batch_growing_between", block_linked)}},
+    {"get_batch", .setup = chunk, .operation = gets_three, .result = 3, .effects = {takes_three}},
+    {"get_batch_of_records", .setup = chunk_among_items, .operation = gets_six, .result = 6, .effects = {takes_six}},
+    {"get_batch_midway", .setup = half_chunk, .operation = gets_three, .result = 2, .effects = {takes_two}},
+    {"get_batch_before_large", .setup = chunk_before_large, .operation = gets_six, .result = 2,
+     .effects = {takes_two}},
+    {"get_batch_leaving_a_block", .setup = spent_block_then_chunk, .operation = gets_three, .result = 3,
+     .effects = {takes_three}},
+    {"get_batch_of_returned", .setup = chunk_given_back, .operation = gets_three, .result = 0},
+    {"get_batch_of_large", .setup = large_items, .operation = gets_three, .result = 0},
+    {"get_batch_waiting", .operation = gets_some_soon, .result = JNQ_EMPTY, .sleeps = true},
+    {"get_batch_ended", .setup = ended, .operation = gets_some_soon, .result = 0},
+    {"get_batch_of_the_last", .setup = ended_chunk, .operation = gets_six, .result = 3, .effects = {takes_three}},
+    {"get_batch_asked", .maxsize = 3, .setup = chunk_asked, .operation = gets_six, .result = 3,
+     .effects = {takes_three}},
+    {"get_batch_joined", .setup = joined_chunk, .operation = gets_six, .result = 3, .effects = {takes_three}},
+    {"get_batch_for_a_putter", .maxsize = 3, .setup = chunk, .operation = gets_three, .bytes = 20, .result = 3,
+     .effects = {takes_three}, .sleeper = sleeper_puts, .awake = appends},
+    {"get_batch_inherited", .setup = half_chunk, .operation = gets_three, .result = 2, .effects = {takes_two},
+     .handle = INHERITED},
+    {"get_batch_after_get_batch", .setup = chunk_among_items, .operation = gets_three, .result = 2,
+     .effects = {takes_two}, .firsts = {DEATH("get_batch_of_records", item_taken)}},
+    {"get_batch_after_noting", .setup = chunk_among_items, .operation = gets_three, .result = 3,
+     .effects = {takes_three}, .firsts = {DEATH("get_batch_of_records", step_noted)}},
+    {"get_batch_after_leaving", .setup = spent_block_then_chunk, .operation = gets_three, .result = 3,
+     .effects = {takes_three}, .firsts = {DEATH("get_batch_leaving_a_block", block_left)}},
+    {"get_of_chunk", .setup = chunk, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"get_amid_chunk", .setup = half_chunk, .operation = gets_now, .result = 8, .effects = {takes}},
+    {"get_last_of_chunk", .setup = last_of_chunk, .operation = gets_now, .result = 20, .effects = {takes}},
+    {"get_after_chunk_step", .setup = chunk, .operation = gets_now, .result = 20, .effects = {takes},
+     .firsts = {DEATH("get_of_chunk", item_taken)}},
+    {"lease_of_chunk", .setup = chunk, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED, .effects = {takes}},
+    {"lease_amid_chunk", .setup = half_chunk, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_last_of_chunk", .setup = last_of_chunk, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}},
+    {"lease_two_of_chunk", .setup = chunk, REDELIVERS, .operation = gets_two, .result = JNQ_LEASED,
+     .effects = {takes, takes}},
+    {"lease_rest_of_chunk", .setup = two_taken_of_a_chunk, REDELIVERS, .operation = gets_two, .result = JNQ_LEASED,
+     .effects = {takes, takes}},
+    {"lease_after_chunk_step", .setup = chunk, REDELIVERS, .operation = gets_now, .result = JNQ_LEASED,
+     .effects = {takes}, .firsts = {DEATH("lease_of_chunk", item_taken)}},
+    {"unget_of_chunk", .setup = half_chunk, .prepare = take_first, .prepared = takes, .operation = ungets,
+     .effects = {returns}},
+    {"unget_lease_of_chunk", .setup = half_chunk, REDELIVERS, .prepare = take_first, .prepared = takes,
+     .operation = ungets, .effects = {returns}},
+    {"finish_amid_chunk", .setup = half_chunk, REDELIVERS, .prepare = take_first, .prepared = takes,
+     .operation = finishes_it, .effects = {finishes}},
+    {"bury_batch", .setup = chunk_among_items, .operation = reaps,
+     .firsts = {DEATH("get_batch_of_records", item_taken), DEATH("gets_two", NULL)}},
+    {"bury_part_of_chunk", .setup = chunk, .operation = reaps, .firsts = {DEATH("gets_two", NULL)}},
+    {"redeliver_part_of_chunk", .setup = chunk, REDELIVERS, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease_two_of_chunk", NULL)}},
+    {"redeliver_after_chunk_step", .setup = chunk, REDELIVERS, .operation = reaps, .effects = {inherits},
+     .firsts = {DEATH("lease_of_chunk", item_taken)}},
+    {"shutdown_half_chunk", .setup = half_chunk, .operation = shuts_down_at_once, .effects = {ends, cuts}},
+    {"shutdown_leases_of_chunk", .setup = half_chunk, REDELIVERS, .prepare = take_first, .prepared = takes,
+     .operation = shuts_down_at_once, .effects = {ends, cuts}},
+    {"unget_copy", .setup = large_items, .prepare = take_first, .prepared = takes, .operation = ungets_a_copy,
+     .effects = {returns}},
+    {"unget_copy_cut", .setup = large_items, .prepare = take_and_cut, .prepared = takes_and_cuts,
+     .operation = ungets_a_copy, .effects = {finishes}},
 };
 #define SCENARIOS (sizeof scenarios / sizeof *scenarios)
 
