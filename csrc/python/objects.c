@@ -961,6 +961,8 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
             close_end(other, 1);
     }
     gates = NULL;
+    for (Loan *loan = loans; loan; loan = loan->next)
+        loan->is_blank = 0; /* the run is the parent's to give */
     for (Loan *loan = loans; loan && !failed; loan = loan->next)
         failed = in_segment(loan) && !privatize(loan->box->queue);
     release_kept();
