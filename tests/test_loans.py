@@ -57,3 +57,31 @@ def test_a_child_gives_a_copy_of_an_inherited_blank(q):
     q.put(array)
     assert holds(q.get(timeout=LIMIT), 3)
     assert holds(got, 2)
+
+
+@pytest.mark.parametrize("first", ["given", "taken"])
+def test_a_child_lets_go_of_what_its_parent_has_given_and_taken(q, first):
+    """Both arrays are one run, and so one copy in the child, which stays until it has let go of both."""
+    arrays = {"given": blank(q, 1)}
+    q.put(arrays["given"])
+    arrays["taken"] = q.get(timeout=LIMIT)
+
+    def child():
+        del arrays[first]
+        (other,) = arrays.values()
+        return holds(other, 1)
+
+    in_child(child)
+
+
+def test_a_child_has_its_own_although_there_is_an_empty_blank(q):
+    """An empty blank has no pages to be copied, and keeps nobody from copying the others."""
+    empty = q.buffer(0)
+    array = blank(q, 1)
+
+    def child():
+        array[:] = 2
+
+    in_child(child)
+    assert holds(array, 1)
+    assert not empty.nbytes

@@ -95,7 +95,20 @@ static jnq_piece pages_of(const Loan *loan)
 
 static int in_segment(const Loan *loan)
 {
-    return loan->box && loan->box->taken && loan->box->payload != loan->box->copy && !loan->is_private;
+    return loan->box && loan->bytes && loan->box->taken && loan->box->payload != loan->box->copy && !loan->is_private;
+}
+
+/* Unmaps the child's copy, but not what the copy of another loan is, too: of a run that this process has both given and
+ * taken. */
+static void drop_copy(const Loan *loan)
+{
+    jnq_piece pages = pages_of(loan);
+    for (Loan *other = loans; other; other = other->next) {
+        jnq_piece others = pages_of(other);
+        if (other->is_private && others.start < pages.start + pages.bytes && pages.start < others.start + others.bytes)
+            return;
+    }
+    munmap((void *)(uintptr_t)pages.start, pages.bytes);
 }
 
 /* A fork under way in a thread: it lasts from before the fork until the child has its copies. */
@@ -138,10 +151,8 @@ static void loan_dealloc(Loan *loan)
         if (loan->next)
             loan->next->previous = loan->previous;
     }
-    if (loan->is_private) {
-        jnq_piece pages = pages_of(loan);
-        munmap((void *)(uintptr_t)pages.start, pages.bytes);
-    }
+    if (loan->is_private)
+        drop_copy(loan);
     if (loan->box && !(gates && in_segment(loan) && keep(loan->box))) {
         jnq_release(loan->box);
         PyMem_Free(loan->box);
