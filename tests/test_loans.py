@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
+import signal
+import threading
 
 import probes
 import pytest
@@ -11,6 +12,7 @@ import workers
 from probes import LIMIT
 
 import joinq
+from joinq._native import ffi, lib
 
 np = pytest.importorskip("numpy")
 
@@ -85,3 +87,85 @@ def test_a_child_has_its_own_although_there_is_an_empty_blank(q):
     in_child(child)
     assert holds(array, 1)
     assert not empty.nbytes
+
+
+def apart(*arrays):
+    """Whether the arrays do not lie in the same memory."""
+    starts = sorted(array.ctypes.data for array in arrays)
+    return all(b - a >= MANY * 8 for a, b in zip(starts, starts[1:]))
+
+
+def test_a_blank_is_given_once_although_a_handler_puts_it_meanwhile():
+    """A put() that waits has claimed the blank; what a signal handler puts is a copy."""
+    q = joinq.JoinableQueue(1)
+    q.put(None)
+    array = blank(q, 1)
+    got = []
+
+    def handler(signum, frame):
+        assert q.get(timeout=LIMIT) is None
+        q.put(array)
+        got.append(q.get(timeout=LIMIT))
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        thread = threading.Thread(target=interrupt_when_waiting, args=(q,))
+        thread.start()
+        q.put(array)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    got.append(q.get(timeout=LIMIT))
+    assert apart(*got)
+    assert all(holds(array, 1) for array in got)
+    probes.check_invariants(q)
+
+
+def interrupt_when_waiting(q):
+    """Send SIGUSR1 to this process as soon as somebody waits in put()."""
+    wait_for_waiter(q)
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def wait_for_waiter(q, number=1):
+    """Until so many threads wait in put()."""
+    out = ffi.new("jnq_holder *")
+
+    def waits():
+        return not lib.jnq_read_holder(q._handle, 1, out) and out.waiting[lib.JNQ_IN_PUT] >= number
+
+    probes.wait_until(waits, "a waiter in put()")
+
+
+def test_a_blank_is_given_once_by_a_batch_and_another_thread():
+    """A put_many() has claimed the blank while it waits for room for what comes before it."""
+    q = joinq.JoinableQueue(1)
+    q.put(None)
+    array = blank(q, 1)
+    threads = [
+        threading.Thread(target=q.put_many, args=([None, array],)),
+        threading.Thread(target=q.put, args=(array,)),
+    ]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        wait_for_waiter(q, number)
+    got = [item for item in (q.get(timeout=LIMIT) for _ in range(4)) if item is not None]
+    for thread in threads:
+        thread.join()
+    assert len(got) == 2
+    assert apart(*got)
+    probes.check_invariants(q)
+
+
+def test_a_blank_that_was_not_put_is_one_again():
+    """Full: the next put() gives it, without a copy."""
+    q = joinq.JoinableQueue(1)
+    q.put(None)
+    array = blank(q, 1)
+    with pytest.raises(joinq.Full):
+        q.put(array, False)
+    q.get()
+    q.put(array)
+    got = q.get(timeout=LIMIT)
+    array[:] = 2
+    assert holds(got, 2)

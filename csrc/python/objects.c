@@ -28,7 +28,7 @@ typedef struct loan {
     char *start;
     Py_ssize_t bytes;
     int is_private;                /* a copy that a fork has made */
-    int is_blank;                  /* of jnq_blank(), and not given yet */
+    int is_blank;                  /* of jnq_blank(), and neither given nor about to be */
     struct loan *next, **previous; /* all items */
 } Loan;
 
@@ -371,6 +371,8 @@ struct load {
 
 static void drop(struct load *load)
 {
+    if (load->blank && !load->blank->is_private)
+        load->blank->is_blank = load->blank->box->kind != JNQ_GIVEN;
     for (Py_ssize_t i = 0; i < load->n_buffers; i++)
         PyBuffer_Release(&load->buffers[i]);
     PyMem_Free(load->buffers);
@@ -459,6 +461,7 @@ static void give_instead(struct load *load, jnq_queue *q)
     if (!blank)
         return;
     Py_INCREF(blank);
+    blank->is_blank = 0; /* whatever other threads and signal handlers put until drop() */
     load->blank = blank;
     load->table[2] = JNQ_PREFACE_BYTES + (uint64_t)(memory->start - blank->start);
     load->n -= 2;
@@ -715,10 +718,7 @@ static int give(Port *port, const struct load *load, int64_t deadline)
         memcpy(end, load->pieces[i].start, load->pieces[i].bytes);
         end += load->pieces[i].bytes;
     }
-    load->blank->is_blank = 0; /* whatever other threads and signal handlers put meanwhile */
-    int rc = jnq_give(port->q, load->blank->box, load->form, preface, (uint64_t)(end - preface), deadline);
-    load->blank->is_blank = rc != JNQ_OK;
-    return rc;
+    return jnq_give(port->q, load->blank->box, load->form, preface, (uint64_t)(end - preface), deadline);
 }
 
 /* Signal handlers run while it waits. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
