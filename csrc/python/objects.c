@@ -838,7 +838,7 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
         if (pack(&load, port->q, obj, port->dumps)) {
             PyObject *kind, *reason, *traceback;
             PyErr_Fetch(&kind, &reason, &traceback);
-            rc = flush(port, &batch, deadline); /* what comes before it */
+            flush(port, &batch, JNQ_NOW); /* what comes before it; it may be a handler's, which is not to wait */
             if (PyErr_Occurred())
                 PyErr_Clear();
             PyErr_Restore(kind, reason, traceback);
