@@ -169,3 +169,31 @@ def test_a_blank_that_was_not_put_is_one_again():
     got = q.get(timeout=LIMIT)
     array[:] = 2
     assert holds(got, 2)
+
+
+def test_a_child_buries_the_parent_that_it_has_copies_of():
+    """The parent is killed with tasks in hand; its child uses another mapping, and its first call finds the dead."""
+    q = joinq.JoinableQueue(on_death="redeliver")
+    q.put("task")
+    told, tell = os.pipe()
+
+    def parent():
+        q.get(timeout=LIMIT)
+        array = blank(q, 1)
+        q.shutdown(immediate=True)
+        me = os.getpid()
+        if not os.fork():
+            workers.wait_dead(me)
+            with pytest.raises(joinq.ShutDown):
+                q.get(timeout=LIMIT)
+            q.join(LIMIT)
+            os.write(tell, b"%d" % holds(array, 1))
+            os._exit(0)
+        os.kill(me, signal.SIGKILL)
+
+    pid = workers.fork(parent)
+    os.close(tell)
+    assert os.read(told, 1) == b"1"
+    os.close(told)
+    os.waitpid(pid, 0)
+    probes.check_invariants(q)
