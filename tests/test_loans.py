@@ -197,3 +197,42 @@ def test_a_child_buries_the_parent_that_it_has_copies_of():
     os.close(told)
     os.waitpid(pid, 0)
     probes.check_invariants(q)
+
+
+def test_a_child_of_a_handler_gives_no_blank_of_its_parent():
+    """A handler forks while put() waits: the put() of each ends, and puts what its own process has."""
+    q = joinq.JoinableQueue(1, on_death="ignore")
+    q.put(None)
+    array = blank(q, 1)
+    pids, got = [], []
+
+    def handler(signum, frame):
+        pids.append(os.fork())
+        if not pids[0]:
+            signal.alarm(int(LIMIT))
+            array[:] = 2
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        threading.Thread(target=interrupt_when_waiting, args=(q,)).start()
+        threading.Thread(target=take_all, args=(q, pids, got)).start()
+        q.put(array)
+        if not pids[0]:
+            os._exit(0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert workers.wait_for(pids[0]) == 0
+    probes.wait_until(lambda: len(got) == 2, "both items")
+    assert apart(*got)
+    assert sorted(int(array[0]) for array in got) == [1, 2]
+    assert all(holds(array, array[0]) for array in got)
+    probes.check_invariants(q)
+
+
+def take_all(q, pids, got):
+    """Take two arrays, and what is before them, once there is a child."""
+    probes.wait_until(lambda: pids, "a child")
+    while len(got) < 2:
+        item = q.get(timeout=LIMIT)
+        if item is not None:
+            got.append(item)

@@ -721,14 +721,26 @@ static int give(Port *port, const struct load *load, int64_t deadline)
     return jnq_give(port->q, load->blank->box, load->form, preface, (uint64_t)(end - preface), deadline);
 }
 
-/* Signal handlers run while it waits. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
-static int put_load(Port *port, const struct load *load, int64_t deadline)
+/* Undoes give_instead(). */
+static void copy_instead(struct load *load)
+{
+    load->n += 2;
+    load->table[2] = 0;
+    for (uint64_t i = 0; i < load->n - 1; i++)
+        load->table[2] += load->pieces[i].bytes;
+    Py_CLEAR(load->blank);
+}
+
+/* Signal handlers run while it waits; after one that forks, the blank is the parent's in the child. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
+static int put_load(Port *port, struct load *load, int64_t deadline)
 {
     int rc;
-    do
+    do {
+        if (load->blank && load->blank->is_private)
+            copy_instead(load);
         rc = load->blank ? give(port, load, deadline)
                          : jnq_put_pieces(port->q, load->form, load->pieces, load->n, deadline);
-    while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
+    } while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
     return rc;
 }
 
@@ -789,7 +801,7 @@ static void append(struct batch *batch, int form, const jnq_piece *pieces, uint6
     batch->items++;
 }
 
-static int add(Port *port, struct batch *batch, const struct load *load, int64_t deadline)
+static int add(Port *port, struct batch *batch, struct load *load, int64_t deadline)
 {
     uint64_t bytes = 0;
     int rc = JNQ_OK;
