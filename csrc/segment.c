@@ -233,6 +233,8 @@ int segment_move(struct jnq_queue *q, const jnq_piece *pages, uint64_t n)
 {
     char *from = q->base, *end = q->base + q->bytes;
     int rc = map_again(q);
+    if (q->me)
+        q->me = (struct jnq_proc *)(void *)(q->base + ((char *)q->me - from)); /* the parent's, until we enter */
     for (uint64_t i = 0; i < n && !rc; i++)
         rc = copy_in_place(&pages[i]);
     for (uint64_t i = 0; i <= n && !rc; i++) {

@@ -895,3 +895,39 @@ def test_exceptions_of_batches_leave_no_cycle():
             assert witness() is None
     finally:
         gc.enable()
+
+
+class Falsy(Exception):
+    """An exception that is false, as containers of errors can be."""
+
+    def __len__(self):
+        return 0
+
+
+def raising(error):
+    """An iterable that raises after an item."""
+    yield 1
+    raise error
+
+
+@pytest.mark.parametrize("error", [Falsy, KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("how", ["iterable", "item"])
+def test_an_exception_ends_a_put_many_that_would_wait(how, error):
+    """Nobody makes room: an exception, which may be a signal handler's, is raised all the same."""
+    q = joinq.Queue(1)
+    q.put(0)
+    items = raising(error) if how == "iterable" else [1, Failing(error)]
+    with pytest.raises(error) as caught:
+        q.put_many(items)
+    assert caught.value.items_put == 0
+    assert drain(q) == [0]
+
+
+class Failing:
+    """Cannot be pickled."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        raise self.error

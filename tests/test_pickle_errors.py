@@ -133,3 +133,24 @@ def test_handler_of_a_subclass_is_called():
     assert q.empty()
     q.put("an item")
     assert q.get() == "an item"
+
+
+class Shrinks:
+    """Makes a bytearray shorter when it is pickled, as another thread could."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __reduce__(self):
+        del self.array[10:]
+        return (int, ("1",))
+
+
+def test_bytearray_that_changes_its_size_while_it_is_pickled():
+    """It is an error of put(), and no item that nobody can unpickle."""
+    q = joinq.Queue()
+    array = bytearray(200_000)
+    with pytest.raises(RuntimeError, match="changed size"):
+        q.put([array, Shrinks(array)])
+    q.put([array, bytearray(b"x" * 200_000)])
+    assert q.get(timeout=LIMIT) == [bytes(10), b"x" * 200_000]

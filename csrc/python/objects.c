@@ -28,7 +28,7 @@ typedef struct loan {
     char *start;
     Py_ssize_t bytes;
     int is_private;                /* a copy that a fork has made */
-    int is_blank;                  /* of jnq_blank(), and not given yet */
+    int is_blank;                  /* of jnq_blank(), and neither given nor about to be */
     struct loan *next, **previous; /* all items */
 } Loan;
 
@@ -95,7 +95,20 @@ static jnq_piece pages_of(const Loan *loan)
 
 static int in_segment(const Loan *loan)
 {
-    return loan->box && loan->box->taken && loan->box->payload != loan->box->copy && !loan->is_private;
+    return loan->box && loan->bytes && loan->box->taken && loan->box->payload != loan->box->copy && !loan->is_private;
+}
+
+/* Unmaps the child's copy, but not what the copy of another loan is, too: of a run that this process has both given and
+ * taken. */
+static void drop_copy(const Loan *loan)
+{
+    jnq_piece pages = pages_of(loan);
+    for (Loan *other = loans; other; other = other->next) {
+        jnq_piece others = pages_of(other);
+        if (other->is_private && others.start < pages.start + pages.bytes && pages.start < others.start + others.bytes)
+            return;
+    }
+    munmap((void *)(uintptr_t)pages.start, pages.bytes);
 }
 
 /* A fork under way in a thread: it lasts from before the fork until the child has its copies. */
@@ -138,10 +151,8 @@ static void loan_dealloc(Loan *loan)
         if (loan->next)
             loan->next->previous = loan->previous;
     }
-    if (loan->is_private) {
-        jnq_piece pages = pages_of(loan);
-        munmap((void *)(uintptr_t)pages.start, pages.bytes);
-    }
+    if (loan->is_private)
+        drop_copy(loan);
     if (loan->box && !(gates && in_segment(loan) && keep(loan->box))) {
         jnq_release(loan->box);
         PyMem_Free(loan->box);
@@ -360,6 +371,8 @@ struct load {
 
 static void drop(struct load *load)
 {
+    if (load->blank && !load->blank->is_private)
+        load->blank->is_blank = load->blank->box->kind != JNQ_GIVEN;
     for (Py_ssize_t i = 0; i < load->n_buffers; i++)
         PyBuffer_Release(&load->buffers[i]);
     PyMem_Free(load->buffers);
@@ -448,6 +461,7 @@ static void give_instead(struct load *load, jnq_queue *q)
     if (!blank)
         return;
     Py_INCREF(blank);
+    blank->is_blank = 0; /* whatever other threads and signal handlers put until drop() */
     load->blank = blank;
     load->table[2] = JNQ_PREFACE_BYTES + (uint64_t)(memory->start - blank->start);
     load->n -= 2;
@@ -704,20 +718,29 @@ static int give(Port *port, const struct load *load, int64_t deadline)
         memcpy(end, load->pieces[i].start, load->pieces[i].bytes);
         end += load->pieces[i].bytes;
     }
-    load->blank->is_blank = 0; /* whatever other threads and signal handlers put meanwhile */
-    int rc = jnq_give(port->q, load->blank->box, load->form, preface, (uint64_t)(end - preface), deadline);
-    load->blank->is_blank = rc != JNQ_OK;
-    return rc;
+    return jnq_give(port->q, load->blank->box, load->form, preface, (uint64_t)(end - preface), deadline);
 }
 
-/* Signal handlers run while it waits. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
-static int put_load(Port *port, const struct load *load, int64_t deadline)
+/* Undoes give_instead(). */
+static void copy_instead(struct load *load)
+{
+    load->n += 2;
+    load->table[2] = 0;
+    for (uint64_t i = 0; i < load->n - 1; i++)
+        load->table[2] += load->pieces[i].bytes;
+    Py_CLEAR(load->blank);
+}
+
+/* Signal handlers run while it waits; after one that forks, the blank is the parent's in the child. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
+static int put_load(Port *port, struct load *load, int64_t deadline)
 {
     int rc;
-    do
+    do {
+        if (load->blank && load->blank->is_private)
+            copy_instead(load);
         rc = load->blank ? give(port, load, deadline)
                          : jnq_put_pieces(port->q, load->form, load->pieces, load->n, deadline);
-    while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
+    } while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
     return rc;
 }
 
@@ -778,7 +801,7 @@ static void append(struct batch *batch, int form, const jnq_piece *pieces, uint6
     batch->items++;
 }
 
-static int add(Port *port, struct batch *batch, const struct load *load, int64_t deadline)
+static int add(Port *port, struct batch *batch, struct load *load, int64_t deadline)
 {
     uint64_t bytes = 0;
     int rc = JNQ_OK;
@@ -827,15 +850,11 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
         if (pack(&load, port->q, obj, port->dumps)) {
             PyObject *kind, *reason, *traceback;
             PyErr_Fetch(&kind, &reason, &traceback);
-            rc = flush(port, &batch, deadline); /* what comes before it, and so does an error there */
-            if (rc) {
-                Py_XDECREF(kind);
-                Py_XDECREF(reason);
-                Py_XDECREF(traceback);
-            } else {
-                PyErr_Restore(kind, reason, traceback);
-                rc = JNQ_INTERRUPTED;
-            }
+            flush(port, &batch, JNQ_NOW); /* what comes before it; it may be a handler's, which is not to wait */
+            if (PyErr_Occurred())
+                PyErr_Clear();
+            PyErr_Restore(kind, reason, traceback);
+            rc = JNQ_INTERRUPTED;
         } else {
             rc = add(port, &batch, &load, deadline);
         }
@@ -965,6 +984,8 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
             close_end(other, 1);
     }
     gates = NULL;
+    for (Loan *loan = loans; loan; loan = loan->next)
+        loan->is_blank = 0; /* the run is the parent's to give */
     for (Loan *loan = loans; loan && !failed; loan = loan->next)
         failed = in_segment(loan) && !privatize(loan->box->queue);
     release_kept();

@@ -83,6 +83,17 @@ _idle: list[_Workshop] = []
 loads = pickle.loads
 
 
+def _hold(parts: list[Any]) -> list[Any]:
+    """The parts, as they will stay: a pickler hands a large bytearray over, and writes its length (8 bytes) before it."""
+    held = parts[:]
+    for i, part in enumerate(parts):
+        if type(part) is bytearray:
+            held[i] = memoryview(part)  # nobody can change its length from here on
+            if len(part) != int.from_bytes(parts[i - 1][-8:], "little"):
+                raise RuntimeError("bytearray changed size while it was pickled")
+    return held
+
+
 def dumps(obj: Any) -> bytes | Parts:
     """Pickles the object as multiprocessing does, with its reducers and those registered with ForkingPickler.
 
@@ -104,7 +115,7 @@ def dumps(obj: Any) -> bytes | Parts:
             forget()
             _idle.append(shop)
         return data
-    data = parts[:], buffers[:]
+    data = _hold(parts), buffers[:]
     if len(parts) <= _KEEP_PARTS and len(parts[0]) <= _KEEP_BYTES:
         parts.clear()
         buffers.clear()

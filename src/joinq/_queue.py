@@ -427,13 +427,15 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         """Puts the items of an iterable, in their order: as put() for each, but much faster if they are small.
 
         Args:
-            iterable: each of its items is pickled on its own. It may be endless.
+            iterable: each of its items is pickled on its own. It may be endless; it is asked for up to 1000 items
+                before the first of them is put.
             block: wait for free slots if the queue is full.
             timeout: for so many seconds at most, for all of them; None waits for ever.
 
         Raises:
             Exception: as put() does, or what the iterable raises. Its attribute `items_put` says how many items are in
                 the queue: the first so many; the others are not. (Exceptions that take no attributes have none.)
+                If pickling, a signal handler or the iterable raises, what there is no room for at once is not put.
 
         Others may put items in between. If the caller is killed, the first items are there, each whole, and the others
         are not.
@@ -449,11 +451,12 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
                 self._port.put_many(iterable, deadline)
                 return
             source = iter(iterable)
-            while not failure:
+            while failure is None:
                 try:
                     batch.extend(itertools.islice(source, _BATCH))
                 except BaseException as raised:
                     failure = raised
+                    deadline = NOW  # it may be a signal handler's, which is not to wait
                 if not batch:
                     break
                 self._port.put_many(batch, deadline)
@@ -461,8 +464,9 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
                 batch.clear()
         except Declined as declined:
             put += declined.args[3]
-            failure = declined.args[2] or error(declined.args[0])
-        if failure:
+            if failure is None:
+                failure = error(declined.args[0]) if declined.args[2] is None else declined.args[2]
+        if failure is not None:
             with contextlib.suppress(AttributeError, TypeError):
                 failure.items_put = put  # type: ignore[attr-defined]
             try:
