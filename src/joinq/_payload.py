@@ -84,7 +84,7 @@ loads = pickle.loads
 
 
 def _hold(parts: list[Any]) -> list[Any]:
-    """The parts, as they will stay: a pickler hands a large bytearray over, and writes its length (8 bytes) before it."""
+    """The parts, as they will stay: a pickler hands a large bytearray over, after its length in 8 bytes."""
     held = parts[:]
     for i, part in enumerate(parts):
         if type(part) is bytearray:
