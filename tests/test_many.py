@@ -919,3 +919,43 @@ class Failing:
 
     def __reduce__(self):
         raise self.error
+
+
+class Alarm(Exception):
+    """What a signal handler raises."""
+
+
+def test_redelivered_batches_in_a_storm_of_signals():
+    """Whenever a handler raises in get_many(): what the thread has in hand is what it was given."""
+    if sys.version_info < (3, 11):
+        pytest.skip("handlers run between any two bytecodes there")
+    q = joinq.JoinableQueue(on_death="redeliver")
+    q.put_many(range(3000))
+    got, armed = [], False
+
+    def handler(signum, frame):
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Alarm
+
+    before = signal.signal(signal.SIGVTALRM, handler)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.0002, 0.0002)
+    try:
+        for _ in range(300):
+            try:
+                armed = True
+                while True:
+                    got += q.get_many(7, False)
+            except Alarm:
+                pass
+            except joinq.Empty:
+                break
+            armed = False
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    assert got + drain(q) == [*range(3000)]
+    q.task_done(3000)
+    q.join(0)

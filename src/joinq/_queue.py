@@ -237,10 +237,14 @@ class _Shared:
         taken: list[tuple[int, int]] = []
         try:
             item = self._take_lease(deadline)
-            while item is not _NO_MORE:
+            taken += (mine[-1],)  # before a call or a jump back lets a signal handler run
+            items += (item,)
+            while len(items) < most:
+                item = self._take_lease(NOW, _NO_MORE)
+                if item is _NO_MORE:
+                    break
                 taken += (mine[-1],)
                 items += (item,)
-                item = self._take_lease(NOW, _NO_MORE) if len(items) < most else _NO_MORE
         except BaseException as exception:
             _give_back(_Taken(self._handle, self._port, None, exception, mine=mine, leases=taken))
             raise
