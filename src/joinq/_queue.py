@@ -229,6 +229,19 @@ class _Shared:
                 _give_back(_Taken(self._handle, self._port, loan, exception, mine=mine))
             raise
 
+    def _fill(self, items: list[Any], taken: list[tuple[int, int]], most: int, deadline: int | None) -> None:
+        """Takes items and their leases. On its own, because a jump back may lie outside of the `try` around its loop."""
+        mine = self._leases.mine  # type: ignore[union-attr]
+        item = self._take_lease(deadline)
+        taken += (mine[-1],)  # before a call or a jump back lets a signal handler run
+        items += (item,)
+        while len(items) < most:
+            item = self._take_lease(NOW, _NO_MORE)
+            if item is _NO_MORE:
+                break
+            taken += (mine[-1],)
+            items += (item,)
+
     def _take_leases(self, most: int, deadline: int | None) -> list[Any]:
         """get_many() with on_death="redeliver"."""
         leases: Leases = self._leases  # type: ignore[assignment]
@@ -236,15 +249,7 @@ class _Shared:
         items: list[Any] = []
         taken: list[tuple[int, int]] = []
         try:
-            item = self._take_lease(deadline)
-            taken += (mine[-1],)  # before a call or a jump back lets a signal handler run
-            items += (item,)
-            while len(items) < most:
-                item = self._take_lease(NOW, _NO_MORE)
-                if item is _NO_MORE:
-                    break
-                taken += (mine[-1],)
-                items += (item,)
+            self._fill(items, taken, most, deadline)
         except BaseException as exception:
             _give_back(_Taken(self._handle, self._port, None, exception, mine=mine, leases=taken))
             raise
