@@ -29,11 +29,13 @@ typedef struct loan {
     Py_ssize_t bytes;
     int is_private;                /* a copy that a fork has made */
     int is_blank;                  /* of jnq_blank(), and neither given nor about to be */
+    int made;                      /* of jnq_blank() */
     struct loan *next, **previous; /* all items */
 } Loan;
 
 static PyTypeObject *loan_type;
 static Loan *loans;
+static size_t blanks; /* how many of them are of jnq_blank() */
 
 static Loan *new_loan(char *start, uint64_t bytes)
 {
@@ -46,7 +48,7 @@ static Loan *new_loan(char *start, uint64_t bytes)
     loan->previous = NULL;
     loan->start = start;
     loan->bytes = (Py_ssize_t)bytes;
-    loan->is_private = loan->is_blank = 0;
+    loan->is_private = loan->is_blank = loan->made = 0;
     return loan;
 }
 
@@ -146,6 +148,7 @@ static void release_kept(void)
 static void loan_dealloc(Loan *loan)
 {
     PyTypeObject *type = Py_TYPE(loan);
+    blanks -= (size_t)loan->made;
     if (loan->previous) {
         *loan->previous = loan->next;
         if (loan->next)
@@ -441,7 +444,7 @@ static int take_apart(struct load *load, PyObject *parts, PyObject *buffers)
 /* The blank in which this memory lies. */
 static Loan *blank_around(jnq_queue *q, const jnq_piece *memory)
 {
-    for (Loan *loan = loans; loan; loan = loan->next)
+    for (Loan *loan = blanks ? loans : NULL; loan; loan = loan->next)
         if (loan->is_blank && loan->box->queue == q && memory->start >= loan->start &&
             memory->start + memory->bytes <= loan->start + loan->bytes)
             return loan;
@@ -606,7 +609,7 @@ static const char *next_packed(const char *at, jnq_packed *header, const char **
 }
 
 /* Gives the items from `batch` to `end` back to the queue, the last one first, so that they are in order again. */
-static void give_back(Port *port, const char *batch, const char *end)
+__attribute__((noinline)) static void give_back(Port *port, const char *batch, const char *end)
 {
     jnq_packed header;
     const char *payload;
@@ -623,7 +626,22 @@ static void give_back(Port *port, const char *batch, const char *end)
     }
 }
 
-/* A list of the items of a batch. One that fails is declined, with those before it; those behind it go back. */
+/* Declines the item at `at` of a batch, which has failed, with those before it; the n - 1 behind it go back. Boxes are
+ * large: so this is not inlined. */
+__attribute__((noinline)) static void decline_rest(Port *port, const char *batch, const char *at, uint64_t n)
+{
+    jnq_packed header;
+    const char *payload, *next = next_packed(at, &header, &payload), *end = next;
+    jnq_box box;
+    while (--n)
+        end = next_packed(end, &header, &payload);
+    give_back(port, next, end);
+    next_packed(at, &header, &payload);
+    jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
+    decline_box(&box, batch, (uint64_t)(at - batch));
+}
+
+/* A list of the items of a batch. */
 static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
 {
     const char *at = batch, *payload;
@@ -638,14 +656,7 @@ static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
             continue;
         }
         Py_CLEAR(list);
-        const char *end = next;
-        for (uint64_t j = i + 1; j < n; j++)
-            end = next_packed(end, &header, &payload);
-        give_back(port, next, end);
-        next_packed(at, &header, &payload);
-        jnq_box box;
-        jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
-        decline_box(&box, batch, (uint64_t)(at - batch));
+        decline_rest(port, batch, at, n - i);
     }
     return list;
 }
@@ -887,7 +898,8 @@ static PyObject *port_buffer(Port *port, PyObject *number)
     Loan *loan = lend(&box);
     if (!loan)
         return NULL;
-    loan->is_blank = 1;
+    loan->is_blank = loan->made = 1;
+    blanks++;
     PyObject *view = PyMemoryView_FromObject((PyObject *)loan);
     Py_DECREF(loan);
     return view;
