@@ -10,7 +10,7 @@
 
 #include "jnq.h"
 
-#define BATCH_BYTES 16384    /* of a batch on its way; it lies on the stack */
+#define BATCH_BYTES 16384    /* of a batch on its way */
 #define SMALL_BYTES 1024     /* a longer payload is no part of a batch */
 #define GIL_KEEP_BYTES 65536 /* copying more takes long enough to let other threads run */
 #define BUFFER_ALIGNMENT 64
@@ -663,10 +663,14 @@ static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
 
 static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
 {
-    _Alignas(8) char batch[BATCH_BYTES];
-    int64_t n = jnq_get_batch(port->q, batch, sizeof batch, most, deadline);
+    char *batch = PyMem_Malloc(BATCH_BYTES); /* threads may have small stacks */
+    if (!batch)
+        return PyErr_NoMemory();
+    int64_t n = jnq_get_batch(port->q, batch, BATCH_BYTES, most, deadline);
+    PyObject *items = n > 0 ? load_batch(port, batch, (uint64_t)n) : NULL;
+    PyMem_Free(batch);
     if (n > 0)
-        return load_batch(port, batch, (uint64_t)n);
+        return items;
     PyObject *item = NULL, *list = NULL;
     if (n < 0)
         decline(n, NULL, NULL);
