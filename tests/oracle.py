@@ -29,7 +29,7 @@ class User:
 
     def __init__(self, pid):
         self.pid = pid
-        self.closed = False
+        self.closed = self.has_put = False
         self.hand = []  # taken and not finished, by on_death="redeliver"
         self.takes = self.dones = 0
         self.letters_told = 0
@@ -69,6 +69,7 @@ class Oracle:
         if self.full(user):
             raise joinq.Full
         self.items.append(Task(self.puts, data))
+        user.has_put = True
         self.puts += 1
         self.unfinished_tasks += 1
 
@@ -122,7 +123,7 @@ class Oracle:
         return len(self.items)
 
     def empty(self, user):
-        if user.closed and self.puts:
+        if user.closed and user.has_put:
             raise OSError
         return not self.items
 

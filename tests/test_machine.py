@@ -285,6 +285,25 @@ class Machine(RuleBasedStateMachine):
         if value and place.local:
             self.do(self.here, "put_nowait", value)
             payloads.interruptions.append(signal.SIGINT)
+        self.take_many(place, most, how)
+
+    @rule(
+        who=st.integers(0, 3),
+        values=st.lists(PLAIN | CAN_BE_INTERRUPTED, min_size=3, max_size=8),
+        singly=st.integers(0, 3),
+        most=st.integers(2, 9),
+        interrupted=st.sampled_from([False, False, True]),
+    )
+    def get_part_of_batch(self, who, values, singly, most, interrupted):
+        """Some of what was put at once is taken singly, some at once."""
+        place = self.place(who)
+        self.do(self.here, "put_many", values, False)
+        self.take(who, singly)
+        if interrupted and place.local:
+            payloads.interruptions.append(signal.SIGINT)
+        self.take_many(place, most, {"block": False})
+
+    def take_many(self, place, most, how):
         try:
             found = outcome(place.call, "get_many", most, **how)
         except KeyboardInterrupt:
@@ -516,6 +535,7 @@ class Machine(RuleBasedStateMachine):
         payloads.interruptions.clear()
         for place in self.places[1:]:
             place.end(True)
+        self.here = self.places = None  # so that the queue goes now: each has descriptors
 
 
 class Twins(RuleBasedStateMachine):
@@ -728,7 +748,7 @@ class ShutsDownLate(joinq.JoinableQueue):
 class DropsTheEndOfABatch(joinq.JoinableQueue):
     def get_many(self, *args, **kwargs):
         items = super().get_many(*args, **kwargs)
-        return items[:-1] if len(items) > 2 else items
+        return items[:-1] or items
 
 
 class MiscountsWhatIsPut(joinq.JoinableQueue):
