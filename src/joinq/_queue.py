@@ -230,7 +230,7 @@ class _Shared:
             raise
 
     def _fill(self, items: list[Any], taken: list[tuple[int, int]], most: int, deadline: int | None) -> None:
-        """Takes items and their leases. On its own, because a jump back may lie outside of the `try` around its loop."""
+        """Takes items and their leases. On its own: a jump back may lie outside of the `try` around its loop."""
         mine = self._leases.mine  # type: ignore[union-attr]
         item = self._take_lease(deadline)
         taken += (mine[-1],)  # before a call or a jump back lets a signal handler run
