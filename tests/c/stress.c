@@ -262,5 +262,5 @@ static void items_given_back(void)
 }
 
 TESTS_IN_ALL_MODES("stress", small_items, small_items_bounded, one_at_a_time, items_of_all_sizes,
-                   items_of_all_sizes_bounded, items_given_back, batches, batches_bounded,
-                   batches_among_all_sizes, batches_given_back)
+                   items_of_all_sizes_bounded, items_given_back, batches, batches_bounded, batches_among_all_sizes,
+                   batches_given_back)

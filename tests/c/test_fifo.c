@@ -43,8 +43,8 @@ static void push_sized(jnq_queue *q, uint64_t bytes, uint64_t name, bool extent)
     uint64_t unit = extent ? staged(q, bytes, name) : 0;
     lock_tail(q);
     jnq_piece piece = {payload, bytes};
-    struct fifo_load load = {.kind = extent ? JNQ_EXTENT : JNQ_INLINE, .pieces = &piece, .n = 1, .bytes = bytes,
-                             .unit = unit};
+    struct fifo_load load = {
+        .kind = extent ? JNQ_EXTENT : JNQ_INLINE, .pieces = &piece, .n = 1, .bytes = bytes, .unit = unit};
     CHECK_EQ(fifo_push(q, &load, JNQ_FOREVER), JNQ_OK);
     unlock_tail(q);
 }
@@ -647,8 +647,8 @@ static uint64_t small_at(uint64_t number)
 static int push_packed(jnq_queue *q, const struct packed *chunk)
 {
     jnq_piece piece = {chunk->start, chunk->bytes};
-    struct fifo_load load = {.kind = JNQ_CHUNK, .form = (uint16_t)chunk->items, .pieces = &piece, .n = 1,
-                             .bytes = chunk->bytes};
+    struct fifo_load load = {
+        .kind = JNQ_CHUNK, .form = (uint16_t)chunk->items, .pieces = &piece, .n = 1, .bytes = chunk->bytes};
     lock_tail(q);
     int rc = fifo_push(q, &load, JNQ_FOREVER);
     unlock_tail(q);
@@ -962,23 +962,43 @@ static void forged_chunks_are_refused(void)
             survives(q);
         }
         *record = before;
-        const uint32_t lengths[] = {0, 1, 7, 8, 15, 16, before.inline_bytes - 8, before.inline_bytes - 1,
-                                    before.inline_bytes + 1, before.inline_bytes + 64, JNQ_INLINE_BYTES,
-                                    JNQ_INLINE_BYTES + 1, UINT32_MAX - 63, UINT32_MAX};
+        const uint32_t lengths[] = {0,
+                                    1,
+                                    7,
+                                    8,
+                                    15,
+                                    16,
+                                    before.inline_bytes - 8,
+                                    before.inline_bytes - 1,
+                                    before.inline_bytes + 1,
+                                    before.inline_bytes + 64,
+                                    JNQ_INLINE_BYTES,
+                                    JNQ_INLINE_BYTES + 1,
+                                    UINT32_MAX - 63,
+                                    UINT32_MAX};
         for (unsigned i = 0; i < sizeof lengths / sizeof *lengths; i++) {
             record->inline_bytes = lengths[i];
             survives(q);
         }
         *record = before;
         uint64_t off = q->sh->head.off;
-        const uint64_t offs[] = {1, 4, 8, off + 8, before.inline_bytes, before.inline_bytes - 8, 8176, BLOCK_BYTES,
-                                 (uint64_t)1 << 40, UINT64_MAX, UINT64_MAX - 7};
+        const uint64_t offs[] = {1,
+                                 4,
+                                 8,
+                                 off + 8,
+                                 before.inline_bytes,
+                                 before.inline_bytes - 8,
+                                 8176,
+                                 BLOCK_BYTES,
+                                 (uint64_t)1 << 40,
+                                 UINT64_MAX,
+                                 UINT64_MAX - 7};
         for (unsigned i = 0; i < sizeof offs / sizeof *offs; i++) {
             q->sh->head.off = offs[i];
             survives(q);
         }
         q->sh->head.off = off;
-        const uint32_t words[] = {0, 1, 8, 9, 900, 8160, 8168, 8169, 8176, 8177, UINT32_MAX - 7, UINT32_MAX - 6,
+        const uint32_t words[] = {0,         1, 8, 9, 900, 8160, 8168, 8169, 8176, 8177, UINT32_MAX - 7, UINT32_MAX - 6,
                                   UINT32_MAX};
         for (uint64_t item = 0, place = 0; item < 10; item++) {
             jnq_packed *header = (jnq_packed *)(void *)(record->payload + place), was = *header;
@@ -993,8 +1013,8 @@ static void forged_chunks_are_refused(void)
             place += record_packed(was.bytes);
         }
     }
-    const jnq_packed lies[] = {{7, JNQ_INTEGER}, {9, JNQ_FLOAT}, {8, JNQ_NONE}, {1, JNQ_TRUE}, {0, JNQ_FORMS},
-                               {0, UINT32_MAX}, {9000, JNQ_BYTES}};
+    const jnq_packed lies[] = {{7, JNQ_INTEGER}, {9, JNQ_FLOAT},  {8, JNQ_NONE},    {1, JNQ_TRUE},
+                               {0, JNQ_FORMS},   {0, UINT32_MAX}, {9000, JNQ_BYTES}};
     struct jnq_record *record = at(q, q->sh->head.pos), whole = *record;
     jnq_packed *header = (jnq_packed *)(void *)(record->payload + q->sh->head.off), was = *header;
     for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
@@ -1046,7 +1066,7 @@ static void each_visits_what_lies_behind_a_chunk(void)
 TESTS("fifo", items_come_in_order_over_blocks, every_size_fills_blocks, room_is_what_maxsize_leaves,
       no_memory_leaves_it_as_it_was, positions_are_derived_at_every_step, death_in_extend_is_repaired,
       death_between_blocks_is_repaired, repair_finds_what_is_broken, pop_refuses_what_is_no_record,
-      positions_outside_are_not_used, records_that_do_not_fit_are_refused, check_names_the_broken_invariant, each_visits_blocks_and_extents_in_order,
-      each_may_free_what_it_visits, chunks_come_item_by_item_and_in_batches, batch_ends_where_it_must,
-      chunks_of_every_size_fill_blocks, death_inside_a_chunk_is_repaired, check_sees_a_wrong_place_in_a_chunk,
-      forged_chunks_are_refused, each_visits_what_lies_behind_a_chunk)
+      positions_outside_are_not_used, records_that_do_not_fit_are_refused, check_names_the_broken_invariant,
+      each_visits_blocks_and_extents_in_order, each_may_free_what_it_visits, chunks_come_item_by_item_and_in_batches,
+      batch_ends_where_it_must, chunks_of_every_size_fill_blocks, death_inside_a_chunk_is_repaired,
+      check_sees_a_wrong_place_in_a_chunk, forged_chunks_are_refused, each_visits_what_lies_behind_a_chunk)

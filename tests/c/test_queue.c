@@ -687,7 +687,8 @@ static void batches_come_back(void)
 
 static void full_queue_takes_a_part(void)
 {
-    EACH_BASE(base) for (uint64_t maxsize = 1; maxsize <= 25; maxsize += 6) for (uint64_t there = 0; there <= maxsize; there += 3)
+    EACH_BASE(base)
+    for (uint64_t maxsize = 1; maxsize <= 25; maxsize += 6) for (uint64_t there = 0; there <= maxsize; there += 3)
     {
         jnq_queue *q = make_queue(maxsize);
         rebase(q, base);
