@@ -1,6 +1,7 @@
 #include "heap.h"
 
 #include <errno.h>
+#include <sched.h>
 
 #include "atomics.h"
 #include "lock.h"
@@ -20,7 +21,14 @@
 #define WALK_STEPS 64 /* how far alloc looks before it takes fresh memory */
 #define MAP_STEP_BYTES 65536
 #define SHRINK_UNITS 64
+#define LARGE_BYTES (1u << 20)
+#define KEEP_RUNS 6 /* four that wait, one that is being written, one that is being read */
 #define SOON_NS 200000000
+#define GROW_BYTES (1u << 20) /* in use: from there on growing waits */
+#define GROW_LOOKS 16
+#define PATIENCE_NS 100000 /* most that growing waits for */
+#define BACK_MAX_NS 5000
+#define IN_VAIN 1 /* so often it does not, after it was in vain */
 
 #define DONE ((uint64_t)1 << 63) /* in jnq_given.giver */
 
@@ -42,6 +50,17 @@ static uint64_t run_at(struct jnq_queue *q, uint64_t unit)
 {
     uint64_t word = unit < q->units ? load_acq(entry(q, unit)) : 0;
     return length(word) - 1 < q->units - unit ? word : 0;
+}
+
+static uint64_t keep_most(struct jnq_queue *q) { return KEEP_BYTES / q->unit_bytes; }
+
+/* Gives memory of ours back; false if it stays. */
+static bool give_back(struct jnq_queue *q, uint64_t unit, uint64_t n)
+{
+    if (!segment_return(q, unit_off(q, unit), n * q->unit_bytes))
+        return false;
+    store_relaxed(&q->sh->heap.returned_ns, (uint64_t)event_coarse_now());
+    return true;
 }
 
 /* --- hints: all under the heap lock --------------------------------------------------------------- */
@@ -259,37 +278,105 @@ static void trim(struct jnq_queue *q)
     }
 }
 
-/* A large run is needed that was not kept. If it would have been there a moment ago, the next one is. */
+/* A large run is needed that was not kept. If it would have been there a moment ago, one more like it is kept. */
 static void learn(struct jnq_queue *q, uint64_t n)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t most = KEEP_BYTES / q->unit_bytes, returned = load_relaxed(&heap->returned_ns);
-    bool large = n > RESERVE_BYTES / q->unit_bytes && n <= most && n > load_relaxed(&heap->keep);
-    if (large && (uint64_t)event_coarse_now() - returned < SOON_NS)
-        store_relaxed(&heap->keep, n);
+    uint64_t keep = load_relaxed(&heap->keep), most = keep_most(q);
+    most = n < most / KEEP_RUNS ? n * KEEP_RUNS : most;
+    if (n < LARGE_BYTES / q->unit_bytes || keep >= most)
+        return;
+    if ((uint64_t)event_coarse_now() - load_relaxed(&heap->returned_ns) < SOON_NS)
+        store_relaxed(&heap->keep, most);
+}
+
+/* Ours, but perhaps cold. */
+static int take_some(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *unit, bool *warm)
+{
+    int rc = heap_lock(q, until);
+    if (rc)
+        return rc;
+    uint64_t found = find(q, n);
+    *warm = found && (run_at(q, found) & WARM);
+    *unit = found;
+    rc = found ? take(q, found, n) : JNQ_NO_MEMORY;
+    heap_unlock(q);
+    return rc;
+}
+
+/* Frees a run that take_some() has taken, and that is cold. */
+static void untake(struct jnq_queue *q, uint64_t unit, uint64_t n)
+{
+    bool locked = !heap_lock(q, 0);
+    store_rel(entry(q, unit), FREE | n);
+    if (locked) {
+        join_behind(q, unit); /* with the rest of the heap, if it was cut off that */
+        heap_unlock(q);
+    }
+}
+
+/* True if a queue that grows gets warm memory in a moment, because readers are draining it: backing fresh memory would
+ * take so long that they may be faster, and who takes theirs does not outrun the caches. Waits for that as long as
+ * backing would take, so growing takes at most twice as long; for a while not, if that was in vain. */
+static bool warm_soon(struct jnq_queue *q, uint64_t n)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    uint64_t takes = load_relaxed(&q->sh->takes), before = load_relaxed(&q->takes_seen);
+    store_relaxed(&q->takes_seen, takes);
+    if (takes == before || load_sc(&heap->used) < GROW_BYTES / q->unit_bytes)
+        return false;
+    uint32_t in_vain = load_relaxed(&q->in_vain);
+    if (in_vain) {
+        store_relaxed(&q->in_vain, in_vain - 1);
+        return false;
+    }
+    uint64_t patience = n * load_relaxed(&q->back_ns);
+    int64_t until = event_now() + (int64_t)(patience < PATIENCE_NS ? patience : PATIENCE_NS);
+    do {
+        for (int i = 0; i < GROW_LOOKS; i++) {
+            if ((int64_t)load_sc(&heap->free_warm) >= (int64_t)n)
+                return true;
+            cpu_relax();
+        }
+        sched_yield(); /* a reader may want this CPU */
+    } while (event_now() < until);
+    store_relaxed(&q->in_vain, IN_VAIN);
+    return false;
+}
+
+/* Backs a run that take_some() has taken. */
+static int back(struct jnq_queue *q, uint64_t unit, uint64_t n)
+{
+    int64_t began = event_now();
+    if (segment_ready(q, unit_off(q, unit), n * q->unit_bytes)) {
+        segment_return(q, unit_off(q, unit), n * q->unit_bytes);
+        store_rel(entry(q, unit), FREE | n);
+        return JNQ_NO_MEMORY;
+    }
+    int64_t each = (event_now() - began) / (int64_t)n, before = load_relaxed(&q->back_ns);
+    each = before ? before + (each - before) / 8 : each;
+    store_relaxed(&q->back_ns, (uint32_t)(each < BACK_MAX_NS ? each : BACK_MAX_NS));
+    return JNQ_OK;
 }
 
 static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    int rc = heap_lock(q, until);
-    if (rc)
-        return rc;
-    uint64_t found = find(q, n);
-    bool warm = found && (run_at(q, found) & WARM);
-    rc = found ? take(q, found, n) : JNQ_NO_MEMORY;
-    heap_unlock(q);
+    uint64_t found;
+    bool warm;
+    int rc = take_some(q, n, until, &found, &warm);
+    if (!rc && !warm && warm_soon(q, n)) {
+        untake(q, found, n);
+        rc = take_some(q, n, until, &found, &warm);
+    }
     if (rc)
         return rc;
     if (warm) {
         sub_sc(&heap->free_warm, n);
     } else {
         learn(q, n);
-        if (segment_ready(q, unit_off(q, found), n * q->unit_bytes)) {
-            segment_return(q, unit_off(q, found), n * q->unit_bytes);
-            store_rel(entry(q, found), FREE | n);
-            return JNQ_NO_MEMORY;
-        }
+        if ((rc = back(q, found, n)))
+            return rc;
     }
     add_sc(&heap->used, n);
     *unit = found;
@@ -322,13 +409,16 @@ int heap_alloc_to_put(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64
     return rc;
 }
 
-/* How many units may be free and warm: what is in use now may be needed again soon. */
+/* How many units may be free and warm: what is in use now may be needed again soon; and what is missing from the
+ * memory that large items need as they pass. */
 static uint64_t warm_limit(struct jnq_queue *q)
 {
-    uint64_t used = load_sc(&q->sh->heap.used), reserve = RESERVE_BYTES / q->unit_bytes;
-    uint64_t keep = load_relaxed(&q->sh->heap.keep), most = KEEP_BYTES / q->unit_bytes;
-    reserve = keep > reserve ? keep < most ? keep : most : reserve;
-    return used > reserve ? used : reserve;
+    uint64_t used = load_sc(&q->sh->heap.used), limit = RESERVE_BYTES / q->unit_bytes;
+    uint64_t keep = load_relaxed(&q->sh->heap.keep), most = keep_most(q);
+    keep = keep < most ? keep : most;
+    if (keep > used && keep - used > limit)
+        limit = keep - used;
+    return used > limit ? used : limit;
 }
 
 static uint64_t warm_excess(struct jnq_queue *q)
@@ -349,7 +439,7 @@ static void shrink(struct jnq_queue *q, uint64_t n)
     heap_unlock(q);
     if (!taken)
         return;
-    bool cold = segment_return(q, unit_off(q, unit), n * q->unit_bytes);
+    bool cold = give_back(q, unit, n);
     if (cold)
         sub_sc(&q->sh->heap.free_warm, n);
     store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
@@ -445,11 +535,9 @@ static void free_run(struct jnq_queue *q, uint64_t unit)
     if (!n)
         return;
     sub_sc(&heap->used, n);
-    bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->unit_bytes);
+    bool cold = n > warm_limit(q) && give_back(q, unit, n);
     uint64_t word = FREE | (cold ? 0 : WARM) | n;
-    if (cold)
-        store_relaxed(&heap->returned_ns, (uint64_t)event_coarse_now());
-    else
+    if (!cold)
         add_sc(&heap->free_warm, n);
     bool locked = !heap_lock(q, 0);
     store_rel(entry(q, unit), word);

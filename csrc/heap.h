@@ -44,13 +44,16 @@
  * Memory: units are backed before anybody writes to them, so that a lack of memory is an error and not SIGBUS.
  * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that
  * comes and goes then runs on warm pages); beyond that, memory goes back bit by bit with every run that is freed.
- * Where large items pass one after the other, which shows when one needs the memory that was given back just before, as
- * much as the largest of them (up to KEEP_BYTES) stays warm, too, until a reader has waited for a second.
+ * Where large items pass one after the other, which shows when one needs the memory that was given back just before,
+ * what some of them take (up to KEEP_BYTES) stays warm, too, until a reader has waited for a second or a process leaves.
+ *
+ * Growing: where readers are draining the queue and nothing is warm, the next run waits a moment for one of theirs, no
+ * longer than backing fresh memory has lately taken.
  *
  * Foreign writes: no word of the map and no hint is followed before run_at() has seen that the run lies in the heap.
  * Each walk goes forward by the length of such a run, so it ends.
  *
- * Waiting: never. Freeing does not even need the lock (a busy one only costs the hint). The system calls that ready
+ * Waiting: for nobody but as said of growing, which spins for PATIENCE_NS at most. Freeing does not even need the lock (a busy one only costs the hint). The system calls that ready
  * or return memory are made by the owner of the run, without the lock.
  *
  * Not provided: alignment other than units, growth of a run. */
@@ -60,7 +63,7 @@
 #include "layout.h"
 
 #define RESERVE_BYTES (8u << 20)
-#define KEEP_BYTES (256u << 20)
+#define KEEP_BYTES (512u << 20)
 
 /* Makes the whole heap one cold free run. For the creator. Returns 0 or JNQ_NO_MEMORY. */
 int heap_init(struct jnq_queue *q);
@@ -97,7 +100,7 @@ void heap_lease(struct jnq_queue *q, uint64_t unit, uint32_t owner);
 /* Whose lease the run is, or 0. */
 uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit);
 
-/* For who has waited long: the memory that was kept for large items goes back. */
+/* For who has waited long, or leaves: the memory that was kept for large items goes back. */
 void heap_cool(struct jnq_queue *q);
 
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */

@@ -128,7 +128,7 @@ struct jnq_heap {
     uint64_t free_warm;      /* units that are free and backed by memory */
     uint64_t used;           /* units in used runs */
     uint64_t map_ready;      /* bytes of the unit map that are backed by memory */
-    uint64_t returned_ns;    /* when memory of a run was last given back as it was freed */
+    uint64_t returned_ns;    /* when memory was last given back */
     uint64_t keep;           /* units that may stay warm for large items that pass now */
     uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
 };
@@ -335,6 +335,9 @@ struct jnq_queue {
     uint32_t fork;       /* fork count when it was assigned */
     uint32_t put_fork;   /* and when something was put */
     uint32_t users;      /* 1 for the handle, and one for each payload that is lent */
+    uint64_t takes_seen; /* when it last needed fresh memory: see heap.c */
+    uint32_t back_ns;    /* about what backing a unit has cost: the same */
+    uint32_t in_vain;    /* waits that it leaves out, because the last was in vain: the same */
     uint32_t wake_ns;    /* how long after being woken a sleeper usually runs */
     uint32_t on_death;   /* as in the segment */
     uint32_t measured;   /* the same */

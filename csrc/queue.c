@@ -152,6 +152,8 @@ static void leave(jnq_queue *q)
 {
     if (sub_sc(&q->users, 1))
         return;
+    if (procs_entered(q))
+        heap_cool(q);
     recover_leave(q, event_now() + BUSY_GRACE_NS);
     watch_end(q);
     ready_close(q);

@@ -1,6 +1,7 @@
 /* heap: runs do not overlap, the map tiles the heap after every step, memory goes back, and the dead leave nothing. */
 #include "harness.h"
 
+#include "atomics.h"
 #include "heap.h"
 #include "lock.h"
 #include "recover.h"
@@ -182,6 +183,85 @@ static void large_runs_do_not_wander(void)
             settled = backed_bytes(q);
     }
     CHECK_EQ(backed_bytes(q), settled);
+    drop_queue(q);
+}
+
+static void pass(jnq_queue *q, uint64_t bytes, int rounds)
+{
+    for (uint64_t units[4]; rounds; rounds--) {
+        for (int i = 0; i < 4; i++)
+            CHECK_EQ(heap_alloc(q, bytes, JNQ_FOREVER, &units[i]), JNQ_OK);
+        for (int i = 0; i < 4; i++)
+            heap_free(q, units[i]);
+    }
+}
+
+/* Once it has been missed, the memory of large items stays while they pass, until somebody has waited long. */
+static void large_items_pass_in_warm_memory(void)
+{
+    jnq_queue *q = make_queue(0);
+    uint64_t before = backed_bytes(q);
+    pass(q, 16 << 20, 1);
+    CHECK_OP(backed_bytes(q), <=, before + RESERVE_BYTES + (1 << 20)); /* once is no stream */
+    CHECK(q->sh->heap.returned_ns != 0);
+    pass(q, 16 << 20, 2);
+    q->sh->heap.returned_ns = 0;
+    pass(q, 16 << 20, 20);
+    CHECK_EQ(q->sh->heap.returned_ns, 0);
+    CHECK_OP(backed_bytes(q), >=, before + (64 << 20));
+    check_map(q);
+    heap_cool(q);
+    CHECK_OP(backed_bytes(q), <=, before + RESERVE_BYTES + (1 << 20));
+    check_map(q);
+    drop_queue(q);
+}
+
+/* Backlogs of items that are not so large, and items that are too large, are no such stream. */
+static void other_items_leave_nothing(void)
+{
+    jnq_queue *q = make_queue(0);
+    uint64_t before = backed_bytes(q), units[400];
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 400; i++)
+            CHECK_EQ(heap_alloc(q, 100000, JNQ_FOREVER, &units[i]), JNQ_OK);
+        for (int i = 0; i < 400; i++)
+            heap_free(q, units[i]);
+        CHECK_OP(backed_bytes(q), <=, before + RESERVE_BYTES + (1 << 20));
+    }
+    q->sh->heap.keep = UINT64_MAX; /* foreign writes */
+    pass(q, KEEP_BYTES / 4 + (1 << 20), 1);
+    CHECK_OP(backed_bytes(q), <=, before + KEEP_BYTES + (4 << 20));
+    check_map(q);
+    drop_queue(q);
+}
+
+/* Growing looks for warm memory while readers drain; what it then does with the cold run leaves the map whole. */
+static void growing_waits_for_readers_only(void)
+{
+    jnq_queue *q = make_queue(0);
+    struct run runs[8], more;
+    for (int i = 0; i < 8; i++)
+        alloc_run(q, &runs[i], 200000, (uint64_t)i);
+    CHECK_OP(q->back_ns, >, 0);
+    q->back_ns = 1;
+    alloc_run(q, &more, 200000, 8);
+    CHECK_EQ(q->in_vain, 0); /* nobody reads */
+    free_run(q, &more);
+    q->sh->takes++;
+    alloc_run(q, &more, 400000, 8);
+    CHECK_EQ(q->in_vain, 1); /* somebody did, but not in time */
+    q->sh->takes++;
+    alloc_run(q, &runs[7], 200000, 9);
+    CHECK_EQ(q->in_vain, 0); /* left out */
+    q->sh->takes++;
+    uint64_t wrong = 1 << 20;
+    add_sc(&q->sh->heap.free_warm, wrong);
+    alloc_run(q, &runs[6], 300000, 10); /* was told of some, and found none */
+    CHECK_EQ(q->in_vain, 0);
+    sub_sc(&q->sh->heap.free_warm, wrong);
+    q->sh->takes -= 3;
+    CHECK(filled(run_at(q, &runs[6]), 300000, 10));
+    check_map(q);
     drop_queue(q);
 }
 
@@ -591,7 +671,9 @@ static void the_killed_leave_nothing(void)
 }
 
 TESTS("heap", runs_do_not_overlap, two_owners_share_it, words_outside_the_heap_are_no_runs, freed_memory_goes_back,
-      steady_state_touches_nothing_new, large_runs_do_not_wander, walk_that_comes_round_gives_a_whole_run,
+      steady_state_touches_nothing_new, large_runs_do_not_wander, large_items_pass_in_warm_memory,
+      other_items_leave_nothing, growing_waits_for_readers_only, walk_that_comes_round_gives_a_whole_run,
       busy_lock_does_not_hinder_freeing, more_than_the_heap_is_refused, full_heap_is_refused_and_recovers,
       random_steps_in_a_full_heap, sweep_frees_the_unmarked_of_one_owner, check_finds_what_is_broken,
-      foreign_words_lead_nowhere, leases_are_found_by_their_owner, threads_share_it, hints_come_back, the_killed_leave_nothing)
+      foreign_words_lead_nowhere, leases_are_found_by_their_owner, threads_share_it, hints_come_back,
+      the_killed_leave_nothing)

@@ -810,6 +810,24 @@ static void overfull(void)
     q->sh->heap.free_warm += 1 << 20;
 }
 
+/* Much is queued, nothing is warm, and a reader has been seen: growing waits. */
+static void outrun(void)
+{
+    put_one(20);
+    get_and_finish_one();
+    for (int i = 0; i < 17; i++)
+        put_one(LONGEST);
+    q->takes_seen = 0;
+    q->back_ns = 5000;
+}
+
+/* The same; and a reader frees something, it believes. */
+static void outrun_for_a_moment(void)
+{
+    outrun();
+    q->sh->heap.free_warm += 1 << 20;
+}
+
 /* What is free would do for a large item only if it were in one piece. */
 static void scattered(void)
 {
@@ -2361,6 +2379,9 @@ static struct scenario scenarios[] = {
     {"put_large_warm", .setup = fragmented, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
     {"put_growing", .setup = full_block, .operation = puts_now, .bytes = JNQ_INLINE_BYTES, .effects = {appends}},
     {"put_large_growing", .setup = brimful, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
+    {"put_large_outrun", .setup = outrun, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
+    {"put_large_outrun_for_a_moment", .setup = outrun_for_a_moment, .operation = puts_now, .bytes = LARGE,
+     .effects = {appends}},
     {"put_for_somebody", .setup = announced, .operation = puts_now, .bytes = 20, .effects = {appends}},
     {"put_for_long_sleepers", .setup = deep, .operation = puts_now, .bytes = 20, .effects = {appends}},
     {"put_ending_a_zero", .setup = unrecorded_zero, .operation = puts_now, .bytes = 20, .effects = {appends}},
