@@ -13,6 +13,7 @@
 #define BATCH_BYTES 16384    /* of a batch on its way */
 #define SMALL_BYTES 1024     /* a longer payload is no part of a batch */
 #define GIL_KEEP_BYTES 65536 /* copying more takes long enough to let other threads run */
+#define HUGE_BYTES (4u << 20)
 #define BUFFER_ALIGNMENT 64
 #define FORK_PATIENCE_MS 60000
 
@@ -263,12 +264,26 @@ static PyObject *load_parcel(PyObject *loads, Loan *loan, const char *start, uin
     return item;
 }
 
+/* Most of what filling so much fresh memory costs is that each of its pages must come first: NumPy's arrays do this,
+ * too. Only advice, so it does not matter whether it is taken. */
+static void ask_for_huge_pages(char *start, uint64_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)start + page - 1) / page * page;
+    if (bytes >= HUGE_BYTES)
+        madvise((void *)first, ((uintptr_t)start + bytes - first) / page * page, MADV_HUGEPAGE);
+#else
+    (void)start, (void)bytes;
+#endif
+}
+
 static PyObject *load_bytes(const char *payload, uint64_t bytes)
 {
     if (bytes <= GIL_KEEP_BYTES)
         return PyBytes_FromStringAndSize(payload, (Py_ssize_t)bytes);
     PyObject *item = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)bytes);
     if (item) {
+        ask_for_huge_pages(PyBytes_AS_STRING(item), bytes);
         Py_BEGIN_ALLOW_THREADS memcpy(PyBytes_AS_STRING(item), payload, bytes);
         Py_END_ALLOW_THREADS
     }
