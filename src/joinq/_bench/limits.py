@@ -15,11 +15,12 @@ from typing import Any
 from joinq._bench.contenders import Unavailable
 from joinq._bench.scenario import Outcome, Scenario
 
-PICKLE, MEMCPY, PING_PONG, WAKE = "pickle", "memcpy", "ping_pong", "futex_wake"
+PICKLE, MEMCPY, PIPELINE, PING_PONG, WAKE = "pickle", "memcpy", "pipeline", "ping_pong", "futex_wake"
 
 LABELS = {
     PICKLE: "pickle alone",
     MEMCPY: "memcpy in + out",
+    PIPELINE: "memcpy by two",
     PING_PONG: "ping-pong in C",
     WAKE: "futex wake in C",
 }
@@ -32,8 +33,9 @@ def measure(name: str, scenario: Scenario) -> Outcome:
         return Outcome({metric: _pickle_s(scenario)})
     floors = _floors()
     try:
-        if name == MEMCPY:
-            return Outcome({metric: floors.memcpy_s(scenario.item_bytes)})
+        if name in {MEMCPY, PIPELINE}:
+            copied = floors.memcpy_s if name == MEMCPY else floors.memcpy_parallel_s
+            return Outcome({metric: copied(scenario.item_bytes)})
         measured = floors.round_trip_s if name == PING_PONG else floors.wake_s
         return Outcome({metric: measured(scenario.n)})
     except floors.Unavailable as error:

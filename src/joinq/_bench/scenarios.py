@@ -7,7 +7,7 @@ from dataclasses import replace
 from joinq._bench import limits
 from joinq._bench.contenders import ALONE, ARRAY, BACKLOG, BATCHES, BYTES, IN_PLACE, READERS, REPLACES, SLEEPS, WRITERS
 from joinq._bench.scenario import BYTES_EACH, KILLS, SHARE, Metric, Scenario
-from joinq._bench.workloads.alone import backlog, creation, cycle
+from joinq._bench.workloads.alone import backlog, creation, cycle, hand_over
 from joinq._bench.workloads.kills import ITEM_BYTES, kills
 from joinq._bench.workloads.latency import idle, round_trip, wake
 from joinq._bench.workloads.streams import stream
@@ -53,7 +53,6 @@ def _batches(size: int) -> Scenario:
 def _bytes(label: str, size: int, n: int, maxsize: int = 0, floor: bool = False) -> Scenario:
     floors = ((1 / 0.6, limits.MEMCPY),) if floor else ()
     metric = Metric(faster=8, floors=floors, ahead=True)
-    named = tuple(name for _, name in floors)
     return Scenario(
         f"bytes {label}",
         stream,
@@ -62,12 +61,12 @@ def _bytes(label: str, size: int, n: int, maxsize: int = 0, floor: bool = False)
         kind=BYTES,
         item_bytes=size,
         maxsize=maxsize,
-        floors=named,
+        floors=(*(limits.MEMCPY,) * floor, limits.PIPELINE),
     )
 
 
 def _arrays(mib: int, n: int) -> tuple[Scenario, ...]:
-    """Arrays of one size: only passed on, read by the receiver, and made in place."""
+    """Arrays of one size: only passed on, read by the receiver, made in place, and what passing that on costs alone."""
     passed = Scenario(
         f"array {mib} MiB",
         stream,
@@ -81,14 +80,25 @@ def _arrays(mib: int, n: int) -> tuple[Scenario, ...]:
     in_place = replace(
         passed,
         name=f"array {mib} MiB, made in place",
-        metrics=(Metric(bound=20e-6),),
         needs=_needs(IN_PLACE),
         in_place=True,
+    )
+    handed_over = replace(
+        in_place,
+        name=f"array {mib} MiB, handed over",
+        run=hand_over,
+        n=60,
+        metrics=(Metric("p50", bound=20e-6),),
+        consumers=0,
+        maxsize=0,
+        needs=_needs(IN_PLACE, ALONE),
+        prompt=True,
     )
     return (
         passed,
         replace(passed, name=f"array {mib} MiB, summed", reads=True),
         in_place,
+        handed_over,
     )
 
 
@@ -136,7 +146,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         (Metric("p50", faster=1, floors=((1.3, limits.WAKE),)),),
         rounds=3,
         needs=_needs(SLEEPS),
-        floors=(limits.WAKE,),
+        floors=(limits.WAKE, "semaphore"),
         prompt=True,
     ),
     _bytes("1 KiB", _KIB, 100_000),
@@ -144,10 +154,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     _bytes("256 KiB", 256 * _KIB, 3_000, maxsize=64, floor=True),
     _bytes("4 MiB", 4 * _MIB, 100, maxsize=4, floor=True),
     replace(_bytes("4 MiB, no limit", 4 * _MIB, 100), metrics=(Metric(faster=8),), needs=_needs(BACKLOG)),
-    replace(_bytes("64 MiB", 64 * _MIB, 12, maxsize=4), rounds=3),
+    replace(_bytes("64 MiB", 64 * _MIB, 30, maxsize=4), rounds=3),
     *_arrays(1, 300),
-    *_arrays(8, 60),
-    *_arrays(64, 12),
+    *_arrays(8, 100),
+    *_arrays(64, 30),
     Scenario(
         "backlog",
         backlog,

@@ -37,7 +37,7 @@ PEERS = (
 )
 """What `--peers` adds, in the order in which a round runs them."""
 
-FLOORS = ("one_list",)
+FLOORS = ("one_list", "semaphore")
 """Queues that are no rivals of ours but what it is measured by: see also `limits`."""
 
 NAMES = (BASELINE, OURS, *FLOORS, *PEERS)

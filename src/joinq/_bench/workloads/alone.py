@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 from joinq._bench.contenders import Contender, Queue, Unavailable
 from joinq._bench.scenario import Outcome, Scenario
 from joinq._bench.workloads.team import WARM_UP, verify
+
+WARM_UP_ARRAYS = 3
 
 
 def cycle(contender: Contender, scenario: Scenario) -> Outcome:
@@ -29,6 +32,29 @@ def cycle(contender: Contender, scenario: Scenario) -> Outcome:
         verify(total, count * (count - 1) // 2)
     queue.close()
     return Outcome({"per item": seconds / scenario.n})
+
+
+def hand_over(contender: Contender, scenario: Scenario) -> Outcome:
+    """Make an array in the memory of the queue, put it and get it, `n` times; seconds for put() and get() together."""
+    queue = contender.make(scenario.demand())
+    get, place, task_done = queue.getter(), queue.placer(scenario.item_bytes // 8), queue.task_done()
+    began, latencies = 0.0, []
+
+    def write(array: Any) -> None:
+        nonlocal began
+        array[0], array[-1] = number, -number
+        began = time.perf_counter()
+
+    for number in range(scenario.n + WARM_UP_ARRAYS):
+        place(write)
+        array = get()
+        latencies.append(time.perf_counter() - began)
+        verify((array.nbytes, array[0], array[-1]), (scenario.item_bytes, number, -number))
+        if task_done:
+            task_done()
+        del array
+    queue.close()
+    return Outcome({"p50": statistics.median(latencies[WARM_UP_ARRAYS:])})
 
 
 def backlog(contender: Contender, scenario: Scenario) -> Outcome:

@@ -43,13 +43,14 @@ def _phases(scenario: Scenario) -> tuple[tuple[int, Weigh], ...]:
     """
     Return how many items the warm-up and the timed phase move, and how each item is summed up.
 
+    The warm-up fills a queue with a limit some times, so that all of its memory has been touched.
     The warm-up reads every byte of a payload. The timed phase must not, unless that is the scenario: walking through
     4 MiB costs as much as moving them.
     """
     if scenario.kind == OBJECT:
         weigh: Weigh = sum if scenario.batch else operator.index
         return (max(WARM_UP, 2 * scenario.batch), weigh), (scenario.n, weigh)
-    warm_up = max(1, min(WARM_UP, scenario.n, WARM_UP_BYTES // scenario.item_bytes))
+    warm_up = max(1, min(WARM_UP, scenario.n, max(WARM_UP_BYTES // scenario.item_bytes, 3 * scenario.maxsize)))
     if scenario.kind == ARRAY:
         return (warm_up, _array_sum), (scenario.n, _array_sum if scenario.reads else _array_ends)
     return (warm_up, zlib.crc32), (scenario.n, _ends)
