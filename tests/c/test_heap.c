@@ -251,16 +251,16 @@ static void growing_waits_for_readers_only(void)
     alloc_run(q, &more, 400000, 8);
     CHECK_EQ(q->in_vain, 1); /* somebody did, but not in time */
     q->sh->takes++;
-    alloc_run(q, &runs[7], 200000, 9);
+    alloc_run(q, &runs[7], 500000, 9);
     CHECK_EQ(q->in_vain, 0); /* left out */
     q->sh->takes++;
     uint64_t wrong = 1 << 20;
     add_sc(&q->sh->heap.free_warm, wrong);
-    alloc_run(q, &runs[6], 300000, 10); /* was told of some, and found none */
+    alloc_run(q, &runs[6], 600000, 10); /* was told of some, and found none */
     CHECK_EQ(q->in_vain, 0);
     sub_sc(&q->sh->heap.free_warm, wrong);
     q->sh->takes -= 3;
-    CHECK(filled(run_at(q, &runs[6]), 300000, 10));
+    CHECK(filled(run_at(q, &runs[6]), 600000, 10));
     check_map(q);
     drop_queue(q);
 }
