@@ -286,12 +286,71 @@ def test_error_of_the_iterable_comes_after_its_items(q, count, error):
     assert drain_many(q) == [*range(count)]
 
 
+class Sized:
+    """An iterable with a length, of which put_many() may draw ahead."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return 1
+
+    def __iter__(self):
+        return iter(self.items)
+
+
 def test_error_of_the_iterable_does_not_wait_for_room(new):
     """It is raised at once, also if not all that came before it finds room: it may be a signal handler's."""
     q = new(3)
     with raises(ZeroDivisionError, 3):
-        q.put_many((1 // (4 - i) for i in itertools.count()), block=False)
+        q.put_many(Sized(1 // (4 - i) for i in itertools.count()))
     assert len(drain(q)) == 3
+
+
+def test_generator_may_wait_for_its_own_items(q):
+    """Each item is in the queue before the next one is asked for, whatever its size."""
+
+    def conversation():
+        for item in [*range(2500), "x" * 2000, b"x" * 100_000, [1]]:
+            yield item
+            assert q.get(False) == item
+
+    q.put_many(conversation())
+    q.put_many(item + q.qsize() for item in [0, 0, 0])
+    assert drain(q) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("source", [list, tuple, iter, dict.fromkeys, Sized])
+@pytest.mark.parametrize("count", [1, 1000, 2500])
+def test_any_iterable_will_do(q, source, count):
+    """Whether it has a length, and how many items it gives, makes no difference to what arrives."""
+    q.put_many(source(range(count)))
+    assert drain_many(q) == [*range(count)]
+
+
+class AfterwardsAlarm:
+    """A port after whose calls a signal handler raises."""
+
+    def __init__(self, port):
+        self.port = port
+
+    def put_many(self, *args):
+        self.port.put_many(*args)
+        raise Alarm
+
+
+@pytest.mark.parametrize("source", [list, tuple, iter])
+@pytest.mark.parametrize("count", [10, 2500])
+def test_handler_that_raises_after_a_part_says_how_many_are_in(new, source, count):
+    """`items_put` is what is in, also if a signal handler runs when the core has just returned."""
+    q = new()
+    items = source(range(count))
+    port, q._port = q._port, AfterwardsAlarm(q._port)
+    with pytest.raises(Alarm) as caught:
+        q.put_many(items)
+    q._port = port
+    assert caught.value.items_put == q.qsize() > 0
+    assert drain_many(q) == [*range(caught.value.items_put)]
 
 
 @pytest.mark.parametrize("index", [0, 1, 5, 999, 1000, 1500])
@@ -904,7 +963,7 @@ def test_an_exception_ends_a_put_many_that_would_wait(how, error):
     """Nobody makes room: an exception, which may be a signal handler's, is raised all the same."""
     q = joinq.Queue(1)
     q.put(0)
-    items = raising(error) if how == "iterable" else [1, Failing(error)]
+    items = Sized(raising(error)) if how == "iterable" else [1, Failing(error)]
     with pytest.raises(error) as caught:
         q.put_many(items)
     assert caught.value.items_put == 0

@@ -16,6 +16,7 @@
 #define HUGE_BYTES (4u << 20)
 #define BUFFER_ALIGNMENT 64
 #define FORK_PATIENCE_MS 60000
+#define ROUND 1000 /* objects that put_many() puts before signals and other threads have their turn */
 
 static PyObject *declined; /* the exception class */
 
@@ -851,52 +852,96 @@ static int add(Port *port, struct batch *batch, struct load *load, int64_t deadl
     return JNQ_OK;
 }
 
-/* Puts the objects of a list. Returns None, or raises Declined with the exception of pickling or of a signal handler as
- * its reason, and how many are in. */
+/* Adds an object that need not be pickled, if there is room for it. */
+static inline int add_plain(struct batch *batch, PyObject *obj)
+{
+    jnq_piece payload;
+    int64_t word;
+    int form = plain_form(obj, &payload, &word);
+    if (form < 0 || packed_bytes(payload.bytes) > sizeof batch->packed - batch->bytes || payload.bytes > SMALL_BYTES)
+        return 0;
+    append(batch, form, &payload, 1, payload.bytes);
+    return 1;
+}
+
+/* Adds or puts any object. JNQ_INTERRUPTED: with an exception. */
+__attribute__((noinline)) static int add_any(Port *port, struct batch *batch, PyObject *obj, int64_t deadline)
+{
+    struct load load;
+    int rc = pack(&load, port->q, obj, port->dumps) ? JNQ_INTERRUPTED : add(port, batch, &load, deadline);
+    drop(&load);
+    return rc;
+}
+
+/* Adds what a list holds from number `at` on, up to ROUND objects. *more: it may hold others. */
+static int add_list(Port *port, struct batch *batch, PyObject *list, uint64_t at, int64_t deadline, int *more)
+{
+    uint64_t end = at + ROUND;
+    int rc = JNQ_OK;
+    for (; at < end && at < (uint64_t)PyList_GET_SIZE(list); at++) {
+        PyObject *obj = PyList_GET_ITEM(list, (Py_ssize_t)at);
+        if (add_plain(batch, obj))
+            continue;
+        Py_INCREF(obj);
+        rc = add_any(port, batch, obj, deadline);
+        Py_DECREF(obj);
+        if (rc)
+            break;
+    }
+    *more = at < (uint64_t)PyList_GET_SIZE(list);
+    return rc;
+}
+
+/* The same of an iterator; unless it may be `ahead`, each object is put before the next one is drawn. */
+static int add_drawn(Port *port, struct batch *batch, PyObject *source, int ahead, int64_t deadline, int *more)
+{
+    int rc = JNQ_OK;
+    for (int i = 0; i < ROUND && !rc; i++) {
+        PyObject *obj = PyIter_Next(source);
+        if (!(*more = obj != NULL))
+            break;
+        if (!add_plain(batch, obj))
+            rc = add_any(port, batch, obj, deadline);
+        Py_DECREF(obj);
+        if (!rc && !ahead)
+            rc = flush(port, batch, deadline);
+    }
+    return rc;
+}
+
+/* Puts what was drawn before an exception came, which may be a signal handler's and is not to wait. */
+static void flush_at_once(Port *port, struct batch *batch)
+{
+    PyObject *kind, *reason, *traceback;
+    PyErr_Fetch(&kind, &reason, &traceback);
+    flush(port, batch, JNQ_NOW);
+    PyErr_Clear();
+    PyErr_Restore(kind, reason, traceback);
+}
+
 static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
 {
     int64_t deadline;
-    struct load load;
     struct batch batch;
-    if (n != 2 || !PyList_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "put_many() takes a list and a deadline");
+    if (n != 4 || !PyList_Check(args[2]) || PyList_GET_SIZE(args[2]) != 1) {
+        PyErr_SetString(PyExc_TypeError, "put_many() takes a source, a deadline, [the number put], and whether ahead");
         return NULL;
     }
-    if (deadline_of(args[1], &deadline))
+    uint64_t put = PyLong_AsUnsignedLongLong(PyList_GET_ITEM(args[2], 0));
+    if (PyErr_Occurred() || deadline_of(args[1], &deadline))
         return NULL;
-    batch.bytes = batch.items = batch.put = 0;
-    int rc = JNQ_OK;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]) && !rc; i++) {
-        PyObject *obj = PyList_GET_ITEM(args[0], i);
-        jnq_piece payload;
-        int64_t word;
-        int form = plain_form(obj, &payload, &word);
-        if (form >= 0 && packed_bytes(payload.bytes) <= sizeof batch.packed - batch.bytes &&
-            payload.bytes <= SMALL_BYTES) {
-            append(&batch, form, &payload, 1, payload.bytes);
-            continue;
-        }
-        Py_INCREF(obj);
-        if (pack(&load, port->q, obj, port->dumps)) {
-            PyObject *kind, *reason, *traceback;
-            PyErr_Fetch(&kind, &reason, &traceback);
-            flush(port, &batch, JNQ_NOW); /* what comes before it; it may be a handler's, which is not to wait */
-            if (PyErr_Occurred())
-                PyErr_Clear();
-            PyErr_Restore(kind, reason, traceback);
-            rc = JNQ_INTERRUPTED;
-        } else {
-            rc = add(port, &batch, &load, deadline);
-        }
-        drop(&load);
-        Py_DECREF(obj);
-    }
-    if (!rc)
+    batch.bytes = batch.items = 0;
+    batch.put = put;
+    int more = 1, rc = PyList_Check(args[0]) ? add_list(port, &batch, args[0], put, deadline, &more)
+                                             : add_drawn(port, &batch, args[0], args[3] == Py_True, deadline, &more);
+    if (PyErr_Occurred())
+        flush_at_once(port, &batch);
+    else if (!rc)
         rc = flush(port, &batch, deadline);
-    if (!rc)
-        Py_RETURN_NONE;
-    decline(rc, NULL, PyLong_FromUnsignedLongLong(batch.put));
-    return NULL;
+    PyObject *number = PyLong_FromUnsignedLongLong(batch.put);
+    if (number)
+        PyList_SetItem(args[2], 0, number);
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(!rc && more ? JNQ_INTERRUPTED : rc);
 }
 
 /* A memoryview of so many bytes in the queue's memory, which put() does not copy. */

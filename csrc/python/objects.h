@@ -9,7 +9,11 @@
  *     port[deadline]        takes an item; None is for ever. A subscription and not a call, because from Python 3.11 on the interpreter
  *                           runs signal handlers after a call, whose exception would lose the item.
  *     port[most, deadline]  a list of 1 to `most` items
- *     port.put(obj, deadline), port.put_many(objs, deadline), port.task_done(n)
+ *     port.put(obj, deadline), port.task_done(n)
+ *     port.put_many(source, deadline, put, ahead)
+ *                           puts what a list (from number put[0] on) or an iterator gives, and adds to put[0] how many, whatever
+ *                           it returns or raises. JNQ_INTERRUPTED: call it again, there may be more. Unless it may draw ahead,
+ *                           each object is in the queue before the next one is drawn.
  *     port.buffer(bytes)    a memoryview of memory of the queue: a blank
  *   Loan                    an item that was taken and not unpickled; a buffer with its payload
  *   Declined                raised by port[...]: args are the result of jnq.h, the Loan if one was taken, and the

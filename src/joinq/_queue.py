@@ -8,7 +8,6 @@ the item back.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import operator
 import os
 import types
@@ -57,9 +56,6 @@ _latest: weakref.ref[Queue] | None = None
 # Is told of every queue that this process makes: see _report.py.
 observer: Callable[[_Shared], None] | None = None
 
-
-# How many items of an iterable put_many() readies at a time.
-_BATCH = 1000
 
 _RAISE: Any = object()
 _NO_MORE: Any = object()
@@ -436,8 +432,9 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         """Puts the items of an iterable, in their order: as put() for each, but much faster if they are small.
 
         Args:
-            iterable: each of its items is pickled on its own. It may be endless; it is asked for up to 1000 items
-                before the first of them is put.
+            iterable: each of its items is pickled on its own. It may be endless. If it has a length, it is asked for
+                up to 1000 items ahead. If it has none, as a generator, it is asked for the next item only when all
+                before it are in the queue, so it may wait for what becomes of them; iter() makes any one so.
             block: wait for free slots if the queue is full.
             timeout: for so many seconds at most, for all of them; None waits for ever.
 
@@ -452,36 +449,23 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
         if self._put_closed:
             raise self._closed_error()
         deadline = (None if timeout is None else deadline_after(timeout)) if block else NOW
-        failure: BaseException | None = None
-        put = 0
-        batch: list[Any] = []
+        put = [0]  # kept by the core, because after any call a signal handler may raise
         try:
-            if type(iterable) is list:
-                self._port.put_many(iterable, deadline)
-                return
-            source = iter(iterable)
-            while failure is None:
-                try:
-                    batch.extend(itertools.islice(source, _BATCH))
-                except BaseException as raised:
-                    failure = raised
-                    deadline = NOW  # it may be a signal handler's, which is not to wait
-                if not batch:
-                    break
-                self._port.put_many(batch, deadline)
-                put += len(batch)
-                batch.clear()
-        except Declined as declined:
-            put += declined.args[3]
-            if failure is None:
-                failure = error(declined.args[0]) if declined.args[2] is None else declined.args[2]
-        if failure is not None:
+            ahead = True
+            source: Any = iterable
+            if type(iterable) is not list:
+                ahead = hasattr(iterable, "__len__")
+                source = iter(iterable)
+            while True:
+                rc = self._port.put_many(source, deadline, put, ahead)
+                if not rc:
+                    return
+                if rc != INTERRUPTED:
+                    raise error(rc)
+        except BaseException as failure:
             with contextlib.suppress(AttributeError, TypeError):
-                failure.items_put = put  # type: ignore[attr-defined]
-            try:
-                raise failure
-            finally:
-                del failure
+                failure.items_put = put[0]  # type: ignore[attr-defined]
+            raise
 
     def get_many(self, max_items: int, block: bool = True, timeout: float | None = None) -> list[Any]:
         """Takes some of the oldest items, as get() does, and at least one: those that are there; it waits for no more.
