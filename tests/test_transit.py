@@ -15,9 +15,11 @@ import socket
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
+import payloads
 import probes
 import pytest
 import workers
+from payloads import Pickled
 from probes import LIMIT
 
 import joinq
@@ -299,6 +301,59 @@ def test_redelivered_queue_is_still_there(launch):
     with tasks.task(timeout=LIMIT) as q:
         assert check(q)
         assert kept() == before
+    assert kept() == before - 1
+
+
+def take_a_batch_that_fails(outer):
+    """In a function of its own, so that nothing of the exception is left."""
+    with pytest.raises(LookupError):
+        outer.get_many(9)
+
+
+def take_what_is_interrupted(outer):
+    payloads.interruptions.append(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        outer.get_many(9)
+
+
+def get_and_fail():
+    payloads.inner.get(False)
+    payloads.fail("no way")
+
+
+GONE_BACK = {
+    "an item after it fails": ([Pickled(payloads.fail, "no way")], take_a_batch_that_fails),
+    "an item after it is interrupted": ([Pickled(payloads.interrupt_once, 1, "")], take_what_is_interrupted),
+    "an item that takes one from another queue fails": ([Pickled(get_and_fail)], take_a_batch_that_fails),
+}
+
+
+@pytest.mark.parametrize(("others", "take"), GONE_BACK.values(), ids=GONE_BACK)
+def test_queue_that_goes_back_is_still_there(others, take):
+    """A queue that only a message has is unpickled, and goes back with what it came with: it is under way again."""
+    outer = joinq.Queue()
+    payloads.inner = joinq.Queue()
+    payloads.inner.put(joinq.Queue())
+    before = kept()
+    outer.put_many([filled(), *others])
+    gc.collect()
+    take(outer)
+    gc.collect()
+    assert check(outer.get())
+    assert kept() == before
+    payloads.inner = None
+
+
+def test_queue_in_an_item_that_is_interrupted_is_still_there():
+    """The item goes back, although the queue in it was unpickled."""
+    outer = joinq.Queue()
+    outer.put([filled(), Pickled(payloads.interrupt_once, 1, "")])
+    gc.collect()
+    before = kept()
+    take_what_is_interrupted(outer)
+    gc.collect()
+    assert kept() == before
+    assert check(outer.get()[0])
     assert kept() == before - 1
 
 

@@ -193,6 +193,55 @@ static PyObject *loan_parts(Loan *loan, void *unused)
     return PyLong_FromUnsignedLong(loan->parts);
 }
 
+/* --- arrivals ----------------------------------------------------------------------------------------------- */
+
+/* What this thread unpickles: how many loads are under way, one within the other, and what is to be called when the
+ * outermost has everything. Until then it may go back to the queue. */
+static _Thread_local struct {
+    unsigned long depth;
+    PyObject *calls; /* a list, or NULL: there are none */
+} loading;
+
+/* Returns what end_loading() wants. */
+static Py_ssize_t begin_loading(void)
+{
+    loading.depth++;
+    return loading.calls ? PyList_GET_SIZE(loading.calls) : 0;
+}
+
+/* If everything is there, makes the calls or leaves them to the load around this one, else forgets them. Returns 0, or
+ * -1 with an exception. */
+static int end_loading(Py_ssize_t before, int all)
+{
+    PyObject *calls = loading.calls;
+    loading.depth--;
+    if (!calls)
+        return 0;
+    if (loading.depth)
+        return all ? 0 : PyList_SetSlice(calls, before, PyList_GET_SIZE(calls), NULL);
+    loading.calls = NULL;
+    int rc = 0;
+    for (Py_ssize_t i = 0; all && !rc && i < PyList_GET_SIZE(calls); i++) {
+        PyObject *done = PyObject_CallNoArgs(PyList_GET_ITEM(calls, i));
+        rc = done ? 0 : -1;
+        Py_XDECREF(done);
+    }
+    Py_DECREF(calls);
+    return rc;
+}
+
+static PyObject *when_loaded(PyObject *module, PyObject *call)
+{
+    (void)module;
+    if (!loading.depth)
+        Py_RETURN_FALSE;
+    if (!loading.calls)
+        loading.calls = PyList_New(0);
+    if (!loading.calls || PyList_Append(loading.calls, call))
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
 /* --- out ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t word_at(const char *start, uint64_t index)
@@ -301,6 +350,15 @@ static PyObject *load_pickle(PyObject *loads, Loan *loan, const char *payload, u
     return item;
 }
 
+static PyObject *load_object(PyObject *loads, Loan *loan, uint64_t form, const char *payload, uint64_t bytes)
+{
+    Py_ssize_t before = begin_loading();
+    PyObject *item = (form == JNQ_PARCEL ? load_parcel : load_pickle)(loads, loan, payload, bytes);
+    if (end_loading(before, item != NULL))
+        Py_CLEAR(item);
+    return item;
+}
+
 /* The object that such a payload stands for. `loan`, if any, is what keeps it. */
 static PyObject *load(PyObject *loads, Loan *loan, uint64_t form, const char *payload, uint64_t bytes)
 {
@@ -327,10 +385,8 @@ static PyObject *load(PyObject *loads, Loan *loan, uint64_t form, const char *pa
         return PyUnicode_FromKindAndData(PyUnicode_2BYTE_KIND, payload, (Py_ssize_t)bytes / 2);
     case JNQ_UCS4:
         return PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, payload, (Py_ssize_t)bytes / 4);
-    case JNQ_PARCEL:
-        return load_parcel(loads, loan, payload, bytes);
     default:
-        return load_pickle(loads, loan, payload, bytes);
+        return load_object(loads, loan, form, payload, bytes);
     }
 }
 
@@ -660,21 +716,24 @@ __attribute__((noinline)) static void decline_rest(Port *port, const char *batch
 /* A list of the items of a batch. */
 static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
 {
-    const char *at = batch, *payload;
+    const char *at = batch, *next = batch, *payload;
     jnq_packed header;
+    uint64_t i = 0;
+    Py_ssize_t before = begin_loading();
     PyObject *list = PyList_New((Py_ssize_t)n);
-    for (uint64_t i = 0; list && i < n; i++) {
-        const char *next = next_packed(at, &header, &payload);
+    for (int failed = !list; !failed && i < n; i += !failed) {
+        at = next;
+        next = next_packed(at, &header, &payload);
         PyObject *item = load(port->loads, NULL, header.form, payload, header.bytes);
-        if (item) {
+        failed = !item;
+        if (item)
             PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-            at = next;
-            continue;
-        }
-        Py_CLEAR(list);
-        decline_rest(port, batch, at, n - i);
     }
-    return list;
+    if (!end_loading(before, i == n) && i == n)
+        return list;
+    Py_CLEAR(list);
+    decline_rest(port, batch, at, i < n ? n - i : 1);
+    return NULL;
 }
 
 static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
@@ -1128,6 +1187,7 @@ static PyType_Spec loan_spec = {"joinq._jnq.Loan", sizeof(Loan), 0, Py_TPFLAGS_D
 
 static PyMethodDef functions[] = {
     {"load", load_copy, METH_VARARGS, NULL},
+    {"when_loaded", when_loaded, METH_O, NULL},
     {"before_fork", before_fork, METH_NOARGS, NULL},
     {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, NULL},
     {"after_fork_in_child", after_fork_in_child, METH_NOARGS, NULL},

@@ -18,9 +18,11 @@
  *   Loan                    an item that was taken and not unpickled; a buffer with its payload
  *   Declined                raised by port[...]: args are the result of jnq.h, the Loan if one was taken, and the
  *                           exception of its unpickling
+ *   when_loaded(call)       if this thread is unpickling: lets the call be made when all that it takes is there, and not at all if
+ *                           it goes back to the queue; else returns False
  *   privatize()             in the child of a fork: see below
  *
- * State: the list of Loans, and what forks need; guarded by the GIL.
+ * State: the list of Loans, and what forks need; guarded by the GIL. What a thread is unpickling; the thread's.
  *
  * A parcel (JNQ_PARCEL) is a pickle with the buffers that pickle protocol 5 keeps out of it:
  *   uint64_t: bytes of the pickle; uint64_t: number of buffers; for each its offset and its length; the pickle;

@@ -21,7 +21,7 @@ from queue import Empty, Full
 from typing import TYPE_CHECKING, Any
 
 from joinq import _jnq
-from joinq._jnq import Declined, Loan, Port, ffi, lib, load
+from joinq._jnq import Declined, Loan, Port, ffi, lib, load, when_loaded
 from joinq._payload import dumps, loads
 from joinq.exceptions import ShutDown
 
@@ -52,6 +52,7 @@ __all__ = [
     "load",
     "pollable",
     "port",
+    "when_loaded",
 ]
 
 OK: int = lib.JNQ_OK

@@ -12,6 +12,7 @@ lock, and is shared by forked children. It is also what tells the keeper that th
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 from joinq import _keeper
 from joinq._holders import everywhere, file_at, file_of, our_children
 from joinq._keeper import ARRIVED, GIVE, HERE, KEEP, MESSAGE, NOT_HERE, WATCH, peer_uid
-from joinq._native import attach, attached, lib
+from joinq._native import attach, attached, lib, when_loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,10 +97,10 @@ def unpack(travelled: Travelled) -> CData:
         return handle
     handle = _find(travelled)
     _join(travelled.keeper)
-    if _arrivals.held is None:
-        say_arrived(travelled)
-    else:
+    if _arrivals.held is not None:
         _arrivals.held.append(travelled)
+    elif not when_loaded(functools.partial(say_arrived, travelled)):  # what comes with it may fail, and it go back
+        say_arrived(travelled)
     return handle
 
 
