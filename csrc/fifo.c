@@ -195,8 +195,8 @@ void fifo_step(struct jnq_queue *q, const struct jnq_record *record, uint64_t le
 
 /* Up to `most` items of a chunk from the place on, as they stand there, as long as they fit into the room; the place
  * behind them. Gives the bytes. */
-static uint64_t copy_chunk(const struct jnq_record *record, struct place *place, char *batch, uint64_t room,
-                           uint64_t most)
+static uint64_t copy_chunk(struct jnq_queue *q, const struct jnq_record *record, struct place *place, char *batch,
+                           uint64_t room, uint64_t most)
 {
     uint64_t rest = record_items(record) - (place->number - record->number), off = place->off, n = 0, next;
     while (n < rest && n < most && (next = record_after(record, off)) && next - place->off <= room) {
@@ -204,6 +204,8 @@ static uint64_t copy_chunk(const struct jnq_record *record, struct place *place,
         n++;
     }
     uint64_t bytes = off - place->off;
+    if (!record_lies(q, record->payload + place->off, bytes))
+        return 0;
     memcpy(batch, record->payload + place->off, bytes);
     place->number += n;
     place->off = n < rest ? off : 0;
@@ -212,11 +214,12 @@ static uint64_t copy_chunk(const struct jnq_record *record, struct place *place,
 }
 
 /* The same for an inline record. */
-static uint64_t copy_inline(const struct jnq_record *record, struct place *place, char *batch, uint64_t room)
+static uint64_t copy_inline(struct jnq_queue *q, const struct jnq_record *record, struct place *place, char *batch,
+                            uint64_t room)
 {
     jnq_packed header = {record->inline_bytes, record->form};
     uint64_t bytes = record_packed(header.bytes);
-    if (bytes > room)
+    if (bytes > room || !record_lies(q, record->payload, header.bytes))
         return 0;
     memcpy(batch, &header, sizeof header);
     memcpy(batch + sizeof header, record->payload, header.bytes);
@@ -237,9 +240,9 @@ uint64_t fifo_step_batch(struct jnq_queue *q, char *batch, uint64_t room, uint64
         if (place.number - record->number >= record_items(record))
             break;
         if (record->kind == JNQ_CHUNK)
-            bytes = copy_chunk(record, &place, batch, room, puts - place.number);
+            bytes = copy_chunk(q, record, &place, batch, room, puts - place.number);
         else if (record->kind == JNQ_INLINE)
-            bytes = copy_inline(record, &place, batch, room);
+            bytes = copy_inline(q, record, &place, batch, room);
         if (!bytes)
             break;
         batch += bytes;

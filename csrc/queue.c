@@ -654,6 +654,8 @@ void jnq_await(jnq_box *box)
 
 void jnq_rebox(jnq_queue *q, jnq_box *box, int form, const char *payload, uint64_t bytes)
 {
+    if (bytes > JNQ_INLINE_BYTES) /* only after foreign writes */
+        bytes = JNQ_INLINE_BYTES;
     box->taken = 1;
     box->queue = q;
     box->kind = JNQ_INLINE;

@@ -53,7 +53,7 @@ const jnq_packed *record_at(const struct jnq_record *record, uint64_t off)
 {
     const jnq_packed *item = (const jnq_packed *)(const void *)(record->payload + off);
     uint64_t end = record->inline_bytes;
-    if (off % 8 || off >= end || end - off < sizeof *item)
+    if (end > JNQ_INLINE_BYTES || off % 8 || off >= end || end - off < sizeof *item)
         return NULL;
     return record_packed(item->bytes) <= end - off && fits_form(item->form, item->bytes) ? item : NULL;
 }
@@ -83,6 +83,11 @@ void record_gather(char *to, const jnq_piece *pieces, uint64_t n)
     }
 }
 
+bool record_lies(struct jnq_queue *q, const char *from, uint64_t bytes)
+{
+    return bytes <= (uint64_t)(q->base + q->bytes - from);
+}
+
 int record_lend(struct jnq_queue *q, const struct jnq_record *record, uint64_t off, jnq_box *box)
 {
     if (!record_well_formed(record))
@@ -92,9 +97,16 @@ int record_lend(struct jnq_queue *q, const struct jnq_record *record, uint64_t o
     box->unit = 0;
     box->bytes = record->inline_bytes;
     box->payload = record->payload;
-    if (record->kind == JNQ_INLINE)
-        return JNQ_OK;
-    if (record->kind == JNQ_CHUNK) {
+    if (box->kind == JNQ_EXTENT) {
+        uint64_t unit = record->extent.unit, preface = heap_preface(q, unit), room = heap_bytes(q, unit);
+        box->bytes = record->extent.bytes;
+        if (!unit || room < preface || box->bytes > room - preface)
+            return JNQ_CORRUPT;
+        box->unit = unit;
+        box->payload = (const char *)unit_at(q, unit) + preface;
+        return JNQ_LARGE;
+    }
+    if (box->kind == JNQ_CHUNK) {
         const jnq_packed *item = record_at(record, off);
         if (!item)
             return JNQ_CORRUPT;
@@ -102,15 +114,8 @@ int record_lend(struct jnq_queue *q, const struct jnq_record *record, uint64_t o
         box->form = item->form;
         box->bytes = item->bytes;
         box->payload = (const char *)(item + 1);
-        return JNQ_OK;
     }
-    uint64_t unit = record->extent.unit, preface = heap_preface(q, unit), room = heap_bytes(q, unit);
-    if (!unit || room < preface || record->extent.bytes > room - preface)
-        return JNQ_CORRUPT;
-    box->unit = unit;
-    box->bytes = record->extent.bytes;
-    box->payload = (const char *)unit_at(q, unit) + preface;
-    return JNQ_LARGE;
+    return box->bytes <= JNQ_INLINE_BYTES && record_lies(q, box->payload, box->bytes) ? JNQ_OK : JNQ_CORRUPT;
 }
 
 int record_unpack(struct jnq_queue *q, const struct jnq_record *record, uint64_t off, jnq_box *box)

@@ -5,7 +5,9 @@
  *
  * State: none of its own; the records are those of fifo.h and cells.h, whose locks are required.
  *
- * Foreign writes: nothing is copied or followed that lies outside of the record. */
+ * Foreign writes: nothing is copied or followed that lies outside of the record. One that comes in the very moment between
+ * the look and the copy makes garbage of the copy, but takes nothing from outside of the segment: lengths are looked at
+ * once more as they are going to be used. */
 #ifndef JNQ_RECORD_H
 #define JNQ_RECORD_H
 
@@ -36,6 +38,9 @@ uint64_t record_off(const struct jnq_record *record, uint64_t index);
 
 /* The offset behind the item. */
 uint64_t record_after(const struct jnq_record *record, uint64_t off);
+
+/* True if so many bytes from there on lie in the segment. */
+bool record_lies(struct jnq_queue *q, const char *from, uint64_t bytes);
 
 /* Copies the pieces, one after the other. */
 void record_gather(char *to, const jnq_piece *pieces, uint64_t n);

@@ -10,7 +10,10 @@ hundred run with the suite; every meaningful word, and as many random changes as
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
+import pickle
 import random
 import resource
 import signal
@@ -275,6 +278,64 @@ def test_overwritten_queue_says_so(victim):
     q = adopt(victim.copy({begin: b"\xff" * len(data) for begin, data in victim.pieces.items() if begin >= heap}))
     with pytest.raises(RuntimeError, match="overwritten"):
         q.get()
+
+
+NUMBER = 0x1122334455667788
+
+
+def where_lengths_are(fd):
+    """The offsets of the length of an item in the midst of a chunk of NUMBERs, and of the length of their record."""
+    begin = 0
+    while True:
+        begin = os.lseek(fd, begin, os.SEEK_DATA)
+        end = os.lseek(fd, begin, os.SEEK_HOLE)
+        first = os.pread(fd, end - begin, begin).find(WORD.pack(NUMBER))
+        if first >= 0:
+            return {"item": begin + first + 16 * 200 - 8, "record": begin + first - 12}
+        begin = end
+
+
+def scribble(fd, offset, lengths):
+    """Write one length after the other, for ever."""
+    memory = mmap.mmap(fd, PAGE, offset=offset // PAGE * PAGE)
+    at = slice(offset % PAGE, offset % PAGE + 4)
+    one, other = (struct.pack("<I", length) for length in lengths)
+    while True:
+        memory[at] = one
+        memory[at] = other
+
+
+def pass_numbers(q, take):
+    """Pass many numbers through a queue, whatever becomes of them."""
+    enough = time.monotonic() + 0.5
+    while time.monotonic() < enough:
+        with contextlib.suppress(RuntimeError, MemoryError, joinq.Empty, pickle.UnpicklingError, EOFError):
+            q.put_many([NUMBER] * (1000 if q.qsize() < 5000 else 0))
+            while True:
+                take(q)
+
+
+TAKES = {"get": lambda q: q.get(False), "get_many": lambda q: q.get_many(1000, False)}
+
+
+@pytest.mark.parametrize("take", TAKES.values(), ids=TAKES)
+@pytest.mark.parametrize(
+    ("what", "lengths"),
+    [("item", (8, 0)), ("item", (8, 9000)), ("item", (8, 2**32 - 8)), ("record", (8176, 2**32 - 1))],
+)
+@pytest.mark.parametrize("on_death", ["ignore", "redeliver"])
+def test_length_that_changes_at_any_moment(what, lengths, take, on_death):
+    """A length is never used as it was not looked at: it may change between the look and the copy, and afterwards."""
+    q = joinq.JoinableQueue(on_death=on_death)
+    q.put_many([NUMBER] * 1000)
+    fd = lib.jnq_fileno(q._handle)
+    offset = where_lengths_are(fd)[what]
+    scribbler = workers.fork(lambda: scribble(fd, offset, lengths))
+    try:
+        assert workers.wait_for(workers.fork(lambda: pass_numbers(q, take))) == 0
+    finally:
+        os.kill(scribbler, signal.SIGKILL)
+        os.waitpid(scribbler, 0)
 
 
 # Files that are no queues -----------------------------------------------------------------

@@ -713,6 +713,19 @@ __attribute__((noinline)) static void decline_rest(Port *port, const char *batch
     decline_box(&box, batch, (uint64_t)(at - batch));
 }
 
+/* False if a foreign write has made garbage of the lengths in a batch: then it could not be walked through. */
+static int is_sound(const char *batch, uint64_t n)
+{
+    jnq_packed header;
+    for (uint64_t off = 0; n; n--) {
+        memcpy(&header, batch + off, sizeof header);
+        off += packed_bytes(header.bytes);
+        if (off > BATCH_BYTES)
+            return 0;
+    }
+    return 1;
+}
+
 /* A list of the items of a batch. */
 static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
 {
@@ -738,11 +751,16 @@ static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
 
 static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
 {
-    char *batch = PyMem_Malloc(BATCH_BYTES); /* threads may have small stacks */
+    /* Threads may have small stacks. Where a foreign write made garbage of a length, 8 bytes behind it may be read. */
+    char *batch = PyMem_Malloc(BATCH_BYTES + 8);
     if (!batch)
         return PyErr_NoMemory();
     int64_t n = jnq_get_batch(port->q, batch, BATCH_BYTES, most, deadline);
-    PyObject *items = n > 0 ? load_batch(port, batch, (uint64_t)n) : NULL;
+    PyObject *items = NULL;
+    if (n > 0 && is_sound(batch, (uint64_t)n))
+        items = load_batch(port, batch, (uint64_t)n);
+    else if (n > 0)
+        decline(JNQ_CORRUPT, NULL, NULL);
     PyMem_Free(batch);
     if (n > 0)
         return items;

@@ -39,7 +39,8 @@
  * (jnq_move()). Meanwhile the parent waits, so that it neither frees nor changes them; what other threads let go
  * of before it waits is freed afterwards. Threads may fork at once.
  *
- * Foreign writes: a parcel's numbers are compared with its length before they are used. */
+ * Foreign writes: a parcel's numbers are compared with its length before they are used, and the lengths in a batch that was
+ * copied with the batch's. */
 #ifndef JNQ_OBJECTS_H
 #define JNQ_OBJECTS_H
 
