@@ -37,7 +37,8 @@
  * Fork: parent and child would share these buffers, and the parent free them. So the child gives each a private copy
  * at the same address, before anything else runs in it, and uses the queue through another mapping from then on
  * (jnq_move()). Meanwhile the parent waits, so that it neither frees nor changes them; what other threads let go
- * of before it waits is freed afterwards. Threads may fork at once.
+ * of before it waits is freed afterwards. Threads may fork at once. A child without memory for its copies gets a MemoryError
+ * and must end: it still sees what its parent changes and frees.
  *
  * Foreign writes: a parcel's numbers are compared with its length before they are used, and the lengths in a batch that was
  * copied with the batch's. */

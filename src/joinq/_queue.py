@@ -331,7 +331,9 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
     empty() and full() are exact; there is no thread to wait for; and there is shutdown().
 
     A process that dies, wherever it is, neither hangs the others nor harms the queue. The queue and its
-    items last until the last process that has it is gone. After a fork both processes use it.
+    items last until the last process that has it is gone. After a fork both processes use it, and each has its own of
+    the large buffers that were received; a child for whose copies there is no memory ends at once, with a message and
+    exit code 1.
 
     A queue can be pickled at any time, and be sent to processes of the same user by a Pool, a Pipe, a Manager, another
     queue, or itself. It is then under way, and lasts although nobody has it, also when the sender is killed, until it
