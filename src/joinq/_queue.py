@@ -417,7 +417,8 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
             Exception: whatever unpickling the item raises; the item counts as taken then.
 
         If the caller is killed while it waits, nothing is lost; an item that it had taken dies with it. An exception
-        raised by a signal handler leaves the item in the queue.
+        raised by a signal handler leaves the item in the queue (with what its own unpickling has by then written into
+        its large buffers).
         """
         if self._get_closed:
             raise self._closed_error()
