@@ -17,6 +17,7 @@ import signal
 import tempfile
 import threading
 import time
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -157,6 +158,40 @@ def test_address_space_is_limited(spare):
 
     in_child(use)
     is_whole(q)
+
+
+ITEMS = {
+    "small": [1000, (1, 2), "x", b"y", (3,)],
+    "large": [("x" * 100_000, number) for number in range(3)],
+    "mixed": [1000, (1, 2), "z" * 3000, b"q" * 100_000, (3,)],
+}
+
+
+@pytest.mark.parametrize("items", ITEMS.values(), ids=ITEMS)
+@pytest.mark.parametrize(("on_death", "take"), [("ignore", "get"), ("ignore", "get_many"), ("redeliver", "get")])
+def test_any_allocation_may_fail_in_a_get(on_death, take, items):
+    """Whichever of the allocations of the interpreter fails, what was taken comes back, in order."""
+    testcapi = pytest.importorskip("_testcapi")
+
+    def use():
+        for number in range(80):
+            q = joinq.JoinableQueue(on_death=on_death)
+            q.put_many(items)
+            got, call = [], q.get_nowait if take == "get" else partial(q.get_many, 10, False)
+            testcapi.set_nomemory(number, number + 1)
+            try:
+                outcome = call()
+            except MemoryError:
+                testcapi.remove_mem_hooks()
+            else:
+                testcapi.remove_mem_hooks()
+                got += [outcome] if take == "get" else outcome
+            while q.qsize():
+                got.append(q.get(False))
+            assert got == items, number
+            is_whole(q)
+
+    in_child(use)
 
 
 def test_file_system_is_full(tmp_path):

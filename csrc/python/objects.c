@@ -54,16 +54,17 @@ static Loan *new_loan(char *start, uint64_t bytes)
     return loan;
 }
 
-/* Lets the box's item go on in an object. The box is empty then, also without memory for it: then the item is lost. */
+/* Lets the box's item go on in an object. The box is empty then; without memory for it (NULL) it is as it was. */
 static Loan *lend(jnq_box *box)
 {
     size_t head = offsetof(jnq_box, copy), size = head + (box->payload == box->copy ? box->bytes : 0);
     jnq_box *moved = PyMem_Malloc(sizeof *moved);
     Loan *loan = moved ? new_loan(NULL, box->bytes) : NULL;
     if (!loan) {
+        if (!moved)
+            PyErr_NoMemory();
         PyMem_Free(moved);
-        jnq_release(box);
-        return moved ? NULL : (Loan *)PyErr_NoMemory();
+        return NULL;
     }
     memcpy(moved, box, size);
     if (box->payload == box->copy)
@@ -632,43 +633,6 @@ static void decline(int64_t rc, Loan *loan, PyObject *more)
     Py_XDECREF(args);
 }
 
-/* Declines the item in the box because of the exception that is set; `before` are those of a batch before it. */
-static void decline_box(jnq_box *box, const char *before, uint64_t bytes)
-{
-    PyObject *kind, *reason, *traceback;
-    PyErr_Fetch(&kind, &reason, &traceback);
-    Loan *loan = lend(box);
-    PyObject *more = bytes ? PyBytes_FromStringAndSize(before, (Py_ssize_t)bytes) : NULL;
-    PyErr_Clear();
-    PyErr_Restore(kind, reason, traceback);
-    decline(JNQ_OK, loan, more);
-}
-
-static PyObject *take_one(Port *port, int64_t deadline)
-{
-    jnq_box box;
-    int64_t rc = jnq_get(port->q, &box, deadline);
-    if (rc >= 0) {
-        PyObject *item = load(port->loads, NULL, box.form, box.payload, box.bytes);
-        if (!item)
-            decline_box(&box, NULL, 0);
-        return item;
-    }
-    if (rc != JNQ_LARGE && rc != JNQ_LEASED) {
-        decline(rc, NULL, NULL);
-        return NULL;
-    }
-    Loan *loan = lend(&box);
-    if (!loan || rc == JNQ_LEASED)
-        return (PyObject *)loan;
-    PyObject *item = load(port->loads, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
-    if (item)
-        Py_DECREF(loan);
-    else
-        decline(JNQ_OK, loan, NULL);
-    return item;
-}
-
 /* Bytes that an item takes in a batch. */
 static uint64_t packed_bytes(uint64_t bytes) { return sizeof(jnq_packed) + (bytes + 7) / 8 * 8; }
 
@@ -678,6 +642,14 @@ static const char *next_packed(const char *at, jnq_packed *header, const char **
     memcpy(header, at, sizeof *header);
     *payload = at + sizeof *header;
     return at + packed_bytes(header->bytes);
+}
+
+/* Gives the item in the box back to the queue. Only if that has no memory left it is lost. */
+static void unget(jnq_box *box)
+{
+    while (jnq_unget(box->queue, box) == JNQ_INTERRUPTED)
+        ;
+    jnq_release(box);
 }
 
 /* Gives the items from `batch` to `end` back to the queue, the last one first, so that they are in order again. */
@@ -692,10 +664,54 @@ __attribute__((noinline)) static void give_back(Port *port, const char *batch, c
         next_packed(last, &header, &payload);
         jnq_box box;
         jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
-        while (jnq_unget(port->q, &box) == JNQ_INTERRUPTED)
-            ;
+        unget(&box);
         end = last;
     }
+}
+
+/* Declines the item in the box because of the exception that is set; `before` are those of a batch before it. Without
+ * memory for that, all of them go back. */
+static void decline_box(Port *port, jnq_box *box, const char *before, uint64_t bytes)
+{
+    PyObject *kind, *reason, *traceback;
+    PyErr_Fetch(&kind, &reason, &traceback);
+    PyObject *more = bytes ? PyBytes_FromStringAndSize(before, (Py_ssize_t)bytes) : NULL;
+    Loan *loan = more || !bytes ? lend(box) : NULL;
+    if (!loan) {
+        unget(box);
+        give_back(port, before, before + bytes);
+        Py_CLEAR(more);
+    }
+    PyErr_Clear();
+    PyErr_Restore(kind, reason, traceback);
+    decline(JNQ_OK, loan, more);
+}
+
+static PyObject *take_one(Port *port, int64_t deadline)
+{
+    jnq_box box;
+    int64_t rc = jnq_get(port->q, &box, deadline);
+    if (rc >= 0) {
+        PyObject *item = load(port->loads, NULL, box.form, box.payload, box.bytes);
+        if (!item)
+            decline_box(port, &box, NULL, 0);
+        return item;
+    }
+    if (rc != JNQ_LARGE && rc != JNQ_LEASED) {
+        decline(rc, NULL, NULL);
+        return NULL;
+    }
+    Loan *loan = lend(&box);
+    if (!loan)
+        unget(&box);
+    if (!loan || rc == JNQ_LEASED)
+        return (PyObject *)loan;
+    PyObject *item = load(port->loads, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
+    if (item)
+        Py_DECREF(loan);
+    else
+        decline(JNQ_OK, loan, NULL);
+    return item;
 }
 
 /* Declines the item at `at` of a batch, which has failed, with those before it; the n - 1 behind it go back. Boxes are
@@ -710,7 +726,7 @@ __attribute__((noinline)) static void decline_rest(Port *port, const char *batch
     give_back(port, next, end);
     next_packed(at, &header, &payload);
     jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
-    decline_box(&box, batch, (uint64_t)(at - batch));
+    decline_box(port, &box, batch, (uint64_t)(at - batch));
 }
 
 /* False if a foreign write has made garbage of the lengths in a batch: then it could not be walked through. */
@@ -764,18 +780,15 @@ static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
     PyMem_Free(batch);
     if (n > 0)
         return items;
-    PyObject *item = NULL, *list = NULL;
-    if (n < 0)
+    if (n < 0) {
         decline(n, NULL, NULL);
-    else
-        item = take_one(port, deadline);
-    if (item) {
-        list = PyList_New(1);
-        if (list)
-            PyList_SET_ITEM(list, 0, item);
-        else
-            Py_DECREF(item);
+        return NULL;
     }
+    PyObject *list = PyList_New(1), *item = list ? take_one(port, deadline) : NULL;
+    if (item)
+        PyList_SET_ITEM(list, 0, item);
+    else
+        Py_CLEAR(list);
     return list;
 }
 
@@ -1037,8 +1050,10 @@ static PyObject *port_buffer(Port *port, PyObject *number)
         return NULL;
     }
     Loan *loan = lend(&box);
-    if (!loan)
+    if (!loan) {
+        jnq_release(&box);
         return NULL;
+    }
     loan->is_blank = loan->made = 1;
     blanks++;
     PyObject *view = PyMemoryView_FromObject((PyObject *)loan);
