@@ -69,15 +69,24 @@ static int extend(struct jnq_queue *q, int64_t until)
     int rc = new_block(q, number, until, &unit);
     if (rc)
         return rc;
+    if (!lies_in(q, tail->block, tail->pos)) { /* foreign writes, meanwhile */
+        heap_free(q, unit);
+        return JNQ_CORRUPT;
+    }
     struct jnq_record *end = at(q, tail->pos);
     end->number = number;
     end->kind = JNQ_END;
     end->inline_bytes = 0;
     store_rel(&((struct jnq_block *)unit_at(q, tail->block))->next, unit);
     store_rel(&tail->block, unit); /* from here on the new block can be reached */
-    tail->pos = first_pos(q, unit);
-    tail->end = last_pos(q, unit);
+    store_relaxed(&tail->pos, first_pos(q, unit));
+    store_relaxed(&tail->end, last_pos(q, unit));
     return JNQ_OK;
+}
+
+bool fifo_grows(struct jnq_queue *q, uint64_t inline_bytes)
+{
+    return load_relaxed(&q->sh->tail.pos) + record_room((uint32_t)inline_bytes) > load_relaxed(&q->sh->tail.end);
 }
 
 int fifo_push(struct jnq_queue *q, const struct fifo_load *load, int64_t until)
@@ -107,7 +116,7 @@ int fifo_push(struct jnq_queue *q, const struct fifo_load *load, int64_t until)
     }
     counts_before_put(q);
     store_sc(&sh->puts, number + record_items(record)); /* R1, pairs with A1 in fifo_next */
-    sh->tail.pos += size;
+    store_relaxed(&sh->tail.pos, sh->tail.pos + size);
     return JNQ_OK;
 }
 
@@ -329,8 +338,8 @@ int fifo_repair_tail(struct jnq_queue *q)
     if (!walk_to(q, &w, tail->block, load_acq(&q->sh->puts), &off) || off)
         return JNQ_CORRUPT;
     tail->block = w.block;
-    tail->pos = w.pos;
-    tail->end = last_pos(q, w.block);
+    store_relaxed(&tail->pos, w.pos);
+    store_relaxed(&tail->end, last_pos(q, w.block));
     return JNQ_OK;
 }
 

@@ -34,6 +34,9 @@ struct fifo_load {
     bool is_given;  /* that was not ours alone, and is not freed */
 };
 
+/* True if such a record probably needs a new block. Without the lock. */
+bool fifo_grows(struct jnq_queue *q, uint64_t inline_bytes);
+
 /* Appends a record with a copy of the payload, or one that refers to the extent that holds it. Takes effect at R1.
  * Returns JNQ_OK, JNQ_INTERRUPTED (the heap's lock is busy), JNQ_CORRUPT or JNQ_NO_MEMORY. */
 int fifo_push(struct jnq_queue *q, const struct fifo_load *load, int64_t until);

@@ -28,7 +28,9 @@
 #define GROW_LOOKS 16
 #define PATIENCE_NS 100000 /* most that growing waits for */
 #define BACK_MAX_NS 5000
-#define IN_VAIN 1 /* so often it does not, after it was in vain */
+#define IN_VAIN 1      /* so often it does not, after it was in vain, */
+#define LATE_NS 100000 /* or after the CPU came back so late that others need it */
+#define IN_VAIN_LATE 1000
 
 #define DONE ((uint64_t)1 << 63) /* in jnq_given.giver */
 
@@ -290,61 +292,7 @@ static void learn(struct jnq_queue *q, uint64_t n)
         store_relaxed(&heap->keep, most);
 }
 
-/* Ours, but perhaps cold. */
-static int take_some(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *unit, bool *warm)
-{
-    int rc = heap_lock(q, until);
-    if (rc)
-        return rc;
-    uint64_t found = find(q, n);
-    *warm = found && (run_at(q, found) & WARM);
-    *unit = found;
-    rc = found ? take(q, found, n) : JNQ_NO_MEMORY;
-    heap_unlock(q);
-    return rc;
-}
-
-/* Frees a run that take_some() has taken, and that is cold. */
-static void untake(struct jnq_queue *q, uint64_t unit, uint64_t n)
-{
-    bool locked = !heap_lock(q, 0);
-    store_rel(entry(q, unit), FREE | n);
-    if (locked) {
-        join_behind(q, unit); /* with the rest of the heap, if it was cut off that */
-        heap_unlock(q);
-    }
-}
-
-/* True if a queue that grows gets warm memory in a moment, because readers are draining it: backing fresh memory would
- * take so long that they may be faster, and who takes theirs does not outrun the caches. Waits for that as long as
- * backing would take, so growing takes at most twice as long; for a while not, if that was in vain. */
-static bool warm_soon(struct jnq_queue *q, uint64_t n)
-{
-    struct jnq_heap *heap = &q->sh->heap;
-    uint64_t takes = load_relaxed(&q->sh->takes), before = load_relaxed(&q->takes_seen);
-    store_relaxed(&q->takes_seen, takes);
-    if (takes == before || load_sc(&heap->used) < GROW_BYTES / q->unit_bytes)
-        return false;
-    uint32_t in_vain = load_relaxed(&q->in_vain);
-    if (in_vain) {
-        store_relaxed(&q->in_vain, in_vain - 1);
-        return false;
-    }
-    uint64_t patience = n * load_relaxed(&q->back_ns);
-    int64_t until = event_now() + (int64_t)(patience < PATIENCE_NS ? patience : PATIENCE_NS);
-    do {
-        for (int i = 0; i < GROW_LOOKS; i++) {
-            if ((int64_t)load_sc(&heap->free_warm) >= (int64_t)n)
-                return true;
-            cpu_relax();
-        }
-        sched_yield(); /* a reader may want this CPU */
-    } while (event_now() < until);
-    store_relaxed(&q->in_vain, IN_VAIN);
-    return false;
-}
-
-/* Backs a run that take_some() has taken. */
+/* Backs a run that is ours. */
 static int back(struct jnq_queue *q, uint64_t unit, uint64_t n)
 {
     int64_t began = event_now();
@@ -362,13 +310,13 @@ static int back(struct jnq_queue *q, uint64_t unit, uint64_t n)
 static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t found;
-    bool warm;
-    int rc = take_some(q, n, until, &found, &warm);
-    if (!rc && !warm && warm_soon(q, n)) {
-        untake(q, found, n);
-        rc = take_some(q, n, until, &found, &warm);
-    }
+    int rc = heap_lock(q, until);
+    if (rc)
+        return rc;
+    uint64_t found = find(q, n);
+    bool warm = found && (run_at(q, found) & WARM);
+    rc = found ? take(q, found, n) : JNQ_NO_MEMORY;
+    heap_unlock(q);
     if (rc)
         return rc;
     if (warm) {
@@ -409,6 +357,36 @@ int heap_alloc_to_put(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64
     return rc;
 }
 
+void heap_await(struct jnq_queue *q, uint64_t bytes)
+{
+    struct jnq_heap *heap = &q->sh->heap;
+    int64_t n = (int64_t)(bytes / q->unit_bytes) + 1;
+    if ((int64_t)load_sc(&heap->free_warm) >= n || load_sc(&heap->used) < GROW_BYTES / q->unit_bytes)
+        return;
+    uint64_t takes = load_relaxed(&q->sh->takes), before = load_relaxed(&q->takes_seen);
+    store_relaxed(&q->takes_seen, takes);
+    if (takes == before)
+        return; /* nobody reads */
+    uint32_t in_vain = load_relaxed(&q->in_vain);
+    if (in_vain) {
+        store_relaxed(&q->in_vain, in_vain - 1);
+        return;
+    }
+    int64_t patience = n * load_relaxed(&q->back_ns), now = event_now(), looked;
+    int64_t until = now + (patience < PATIENCE_NS ? patience : PATIENCE_NS);
+    do {
+        for (int i = 0; i < GROW_LOOKS; i++) {
+            if ((int64_t)load_sc(&heap->free_warm) >= n)
+                return;
+            cpu_relax();
+        }
+        looked = now;
+        sched_yield(); /* a reader may want this CPU */
+        now = event_now();
+    } while (now < until && now - looked < LATE_NS);
+    store_relaxed(&q->in_vain, now - looked < LATE_NS ? IN_VAIN : IN_VAIN_LATE);
+}
+
 /* How many units may be free and warm: what is in use now may be needed again soon; and what is missing from the
  * memory that large items need as they pass. */
 static uint64_t warm_limit(struct jnq_queue *q)
@@ -445,13 +423,17 @@ static void shrink(struct jnq_queue *q, uint64_t n)
     store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
 }
 
+bool heap_is_kept(struct jnq_queue *q) { return load_relaxed(&q->sh->heap.keep) != 0; }
+
 void heap_cool(struct jnq_queue *q)
 {
-    if (!load_relaxed(&q->sh->heap.keep))
+    if (!heap_is_kept(q))
         return;
-    store_relaxed(&q->sh->heap.keep, 0);
+    store_relaxed(&q->sh->heap.keep, 1); /* no more, but not yet done */
     for (uint64_t before = UINT64_MAX, excess; (excess = warm_excess(q)) && excess < before; before = excess)
         shrink(q, excess);
+    if (!warm_excess(q))
+        store_relaxed(&q->sh->heap.keep, 0);
 }
 
 /* The units of the used run that begins at `unit`, or 0. */

@@ -45,15 +45,12 @@
  * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that
  * comes and goes then runs on warm pages); beyond that, memory goes back bit by bit with every run that is freed.
  * Where large items pass one after the other, which shows when one needs the memory that was given back just before,
- * what some of them take (up to KEEP_BYTES) stays warm, too, until a reader has waited for a second or a process leaves.
- *
- * Growing: where readers are draining the queue and nothing is warm, the next run waits a moment for one of theirs, no
- * longer than backing fresh memory has lately taken.
+ * what some of them take (up to KEEP_BYTES) stays warm, too, until the queue was empty for a second or a process left.
  *
  * Foreign writes: no word of the map and no hint is followed before run_at() has seen that the run lies in the heap.
  * Each walk goes forward by the length of such a run, so it ends.
  *
- * Waiting: for nobody but as said of growing, which spins for PATIENCE_NS at most. Freeing does not even need the lock (a busy one only costs the hint). The system calls that ready
+ * Waiting: never, but for heap_await(), which spins for PATIENCE_NS at most. Freeing does not even need the lock (a busy one only costs the hint). The system calls that ready
  * or return memory are made by the owner of the run, without the lock.
  *
  * Not provided: alignment other than units, growth of a run. */
@@ -100,8 +97,16 @@ void heap_lease(struct jnq_queue *q, uint64_t unit, uint32_t owner);
 /* Whose lease the run is, or 0. */
 uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit);
 
-/* For who has waited long, or leaves: the memory that was kept for large items goes back. */
+/* For who finds that large items no longer pass: the memory that was kept for them goes back, or a part of it; then it
+ * is still kept, and the next one goes on. */
+bool heap_is_kept(struct jnq_queue *q);
 void heap_cool(struct jnq_queue *q);
+
+/* For who is about to put so many bytes. If the queue grows, because nothing is warm, and readers are draining it, waits
+ * a moment for what they free: backing fresh memory takes so long that they may be faster, and who takes theirs does
+ * not outrun the caches. Waits as long as backing would take, so that growing takes at most twice as long; for a while
+ * not, if that was in vain. Requires that no lock is held. */
+void heap_await(struct jnq_queue *q, uint64_t bytes);
 
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */
 uint64_t heap_bytes(struct jnq_queue *q, uint64_t unit);

@@ -335,6 +335,8 @@ struct jnq_queue {
     uint32_t fork;       /* fork count when it was assigned */
     uint32_t put_fork;   /* and when something was put */
     uint32_t users;      /* 1 for the handle, and one for each payload that is lent */
+    uint64_t idle_takes; /* when it last found the queue empty: see cool_if_idle() */
+    int64_t idle_ns;     /* since when that has not changed: the same */
     uint64_t takes_seen; /* when it last needed fresh memory: see heap.c */
     uint32_t back_ns;    /* about what backing a unit has cost: the same */
     uint32_t in_vain;    /* waits that it leaves out, because the last was in vain: the same */

@@ -350,6 +350,7 @@ static int try_put(struct jnq_queue *q, struct put *put, int64_t until)
 static int stage(struct jnq_queue *q, struct fifo_load *load, int64_t until)
 {
     uint64_t unit;
+    heap_await(q, load->bytes);
     int rc = heap_alloc_to_put(q, load->bytes, until, &unit);
     if (rc)
         return rc;
@@ -394,6 +395,8 @@ static int put(jnq_queue *q, struct put *put, int64_t deadline)
     struct fifo_load *load = &put->load;
     int rc = JNQ_INTERRUPTED;
     if (procs_entered(q) && (load->kind != JNQ_EXTENT || load->is_given)) {
+        if (fifo_grows(q, load->is_given ? 0 : put->batch ? JNQ_INLINE_BYTES : load->bytes))
+            heap_await(q, BLOCK_BYTES);
         rc = try_put(q, put, 0);
     } else if (procs_entered(q) && load->bytes <= GIL_KEEP_BYTES && may_put(q, 0)) {
         rc = stage(q, load, 0);
@@ -505,6 +508,21 @@ static void note_time(struct jnq_queue *q, uint64_t n)
         store_relaxed(&q->me->taken_ns[(last - i) % PROC_TAKEN], now);
 }
 
+/* Who polls an empty queue does not sleep for a second, but finds that nobody took anything for so long. */
+static void cool_if_idle(struct jnq_queue *q)
+{
+    if (!heap_is_kept(q) || !procs_entered(q))
+        return;
+    uint64_t takes = load_relaxed(&q->sh->takes);
+    int64_t now = event_coarse_now();
+    if (takes != load_relaxed(&q->idle_takes)) {
+        store_relaxed(&q->idle_takes, takes);
+        store_relaxed(&q->idle_ns, now);
+    } else if (now - load_relaxed(&q->idle_ns) > EVENT_DEEP_NS) {
+        heap_cool(q);
+    }
+}
+
 /* One attempt: JNQ_EMPTY if there is no item now. */
 static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
 {
@@ -600,11 +618,15 @@ static int64_t get_patiently(struct jnq_queue *q, const struct get *get, int64_t
 static inline int64_t get(jnq_queue *q, const struct get *get, int64_t deadline)
 {
     int64_t rc = procs_entered(q) && !heirs_first(q) ? try_take(q, get, 0) : JNQ_INTERRUPTED;
-    if (rc != JNQ_INTERRUPTED && (rc != JNQ_EMPTY || deadline == JNQ_NOW))
+    if (rc != JNQ_INTERRUPTED && rc != JNQ_EMPTY)
         return rc;
-    void *gil = gil_give_up();
-    rc = get_patiently(q, get, deadline);
-    gil_take_back(gil);
+    if (rc == JNQ_INTERRUPTED || deadline != JNQ_NOW) {
+        void *gil = gil_give_up();
+        rc = get_patiently(q, get, deadline);
+        gil_take_back(gil);
+    }
+    if (rc == JNQ_EMPTY)
+        cool_if_idle(q);
     return rc;
 }
 

@@ -205,8 +205,11 @@ void recover_tick(struct jnq_queue *q, int64_t now)
 {
     uint64_t *seen_ns = &q->sh->procs.seen_ns;
     uint64_t seen = load_relaxed(seen_ns);
+    uint64_t deaths = load_relaxed(&q->sh->procs.deaths);
     if (recover_due(q, now) && !procs_foreign(q) && cas_sc(seen_ns, &seen, (uint64_t)now))
         recover_reap(q, TICK_ENTRIES, event_now() + TICK_LOCK_NS);
+    if (procs_entered(q) && load_relaxed(&q->sh->procs.deaths) != deaths)
+        heap_cool(q); /* who is dead moves nothing any more */
 }
 
 /* Under the procs and the head lock: nobody takes, gives back or enters meanwhile, and a report under way counts as a

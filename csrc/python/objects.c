@@ -215,7 +215,7 @@ static Py_ssize_t begin_loading(void)
 static int end_loading(Py_ssize_t before, int all)
 {
     PyObject *calls = loading.calls;
-    loading.depth--;
+    loading.depth -= loading.depth > 0; /* it is 0 in the child of a fork that came while this was unpickled */
     if (!calls)
         return 0;
     if (loading.depth)
@@ -750,6 +750,8 @@ static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
     uint64_t i = 0;
     Py_ssize_t before = begin_loading();
     PyObject *list = PyList_New((Py_ssize_t)n);
+    if (list)
+        PyObject_GC_UnTrack(list); /* nobody may find it while it has holes */
     for (int failed = !list; !failed && i < n; i += !failed) {
         at = next;
         next = next_packed(at, &header, &payload);
@@ -758,8 +760,10 @@ static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
         if (item)
             PyList_SET_ITEM(list, (Py_ssize_t)i, item);
     }
-    if (!end_loading(before, i == n) && i == n)
+    if (!end_loading(before, i == n) && i == n) {
+        PyObject_GC_Track(list);
         return list;
+    }
     Py_CLEAR(list);
     decline_rest(port, batch, at, i < n ? n - i : 1);
     return NULL;
@@ -784,11 +788,16 @@ static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
         decline(n, NULL, NULL);
         return NULL;
     }
-    PyObject *list = PyList_New(1), *item = list ? take_one(port, deadline) : NULL;
-    if (item)
+    PyObject *list = PyList_New(1);
+    if (list)
+        PyObject_GC_UnTrack(list);
+    PyObject *item = list ? take_one(port, deadline) : NULL;
+    if (item) {
         PyList_SET_ITEM(list, 0, item);
-    else
+        PyObject_GC_Track(list);
+    } else {
         Py_CLEAR(list);
+    }
     return list;
 }
 
@@ -1022,8 +1031,9 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
         return NULL;
     batch.bytes = batch.items = 0;
     batch.put = put;
-    int more = 1, rc = PyList_Check(args[0]) ? add_list(port, &batch, args[0], put, deadline, &more)
-                                             : add_drawn(port, &batch, args[0], args[3] == Py_True, deadline, &more);
+    int more = 1, rc = PyList_CheckExact(args[0])
+                           ? add_list(port, &batch, args[0], put, deadline, &more)
+                           : add_drawn(port, &batch, args[0], args[3] == Py_True, deadline, &more);
     if (PyErr_Occurred())
         flush_at_once(port, &batch);
     else if (!rc)
@@ -1152,6 +1162,8 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
             close_end(other, 1);
     }
     gates = NULL;
+    loading.depth = 0; /* what is being unpickled is the parent's, and so are the calls */
+    Py_CLEAR(loading.calls);
     for (Loan *loan = loans; loan; loan = loan->next)
         loan->is_blank = 0; /* the run is the parent's to give */
     for (Loan *loan = loans; loan && !failed; loan = loan->next)
@@ -1160,8 +1172,11 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
     ssize_t said = gate.end[1] < 0 ? 0 : write(gate.end[1], "", 1);
     (void)said; /* if it could not, the parent sees the end being closed */
     close_end(&gate, 1);
-    if (failed)
-        return PyErr_NoMemory();
+    if (failed) { /* here, where no signal handler can raise */
+        static const char text[] = "joinq: no memory for the buffers that this forked process inherits; it ends\n";
+        said = write(2, text, sizeof text - 1);
+        _exit(1);
+    }
     Py_RETURN_NONE;
 }
 

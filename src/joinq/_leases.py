@@ -19,15 +19,19 @@ if TYPE_CHECKING:
     from joinq._jnq import CData, Loan, Port
     from joinq._transit import Ticket
 
-__all__ = ["DeadLetter", "Leases", "dead_letters", "leases_of"]
+__all__ = ["DeadLetter", "Lease", "Leases", "dead_letters", "leases_of"]
+
+
+Lease = tuple[int, int]
+"""A task in hand, as the core names it: lease, number."""
 
 
 class Leases(threading.local):
-    """What each thread has taken, oldest first: (lease, number) as the core names a task in hand."""
+    """What each thread has taken, oldest first."""
 
     def __init__(self) -> None:
-        self.mine: deque[tuple[int, int]] = deque()
-        self._under_way: dict[tuple[int, int], list[Ticket]] = {}
+        self.mine: deque[Lease] = deque()
+        self._under_way: dict[Lease, list[Ticket]] = {}
 
     def load(self, port: Port, loan: Loan) -> Any:
         """Unpickles a task. Queues in it stay under way until it is finished: it may have to be delivered again."""
@@ -55,7 +59,7 @@ class Leases(threading.local):
                 "has taken itself"
             )
 
-    def finish(self, handle: CData, lease: tuple[int, int]) -> None:
+    def finish(self, handle: CData, lease: Lease) -> None:
         """Reports that task done.
 
         Raises:
@@ -64,7 +68,7 @@ class Leases(threading.local):
         if not self._finish(handle, lease):
             raise ValueError("task_done() called too many times: the task was already reported done")
 
-    def _finish(self, handle: CData, lease: tuple[int, int]) -> bool:
+    def _finish(self, handle: CData, lease: Lease) -> bool:
         rc = INTERRUPTED
         while rc == INTERRUPTED:
             rc = lib.jnq_finish(handle, *lease)

@@ -255,25 +255,13 @@ def _after_fork() -> None:
     _exceptions_known = getattr(sys, "last_value", None)
 
 
-def _move_from_parent() -> None:
-    """In the child of a fork: lets it have its own copies of the buffers that its parent has received.
-
-    Without memory for them the child ends. It could only go on with memory that its parent changes and frees.
-    """
-    try:
-        _jnq.after_fork_in_child()
-    except BaseException:
-        os.write(2, b"joinq: no memory for the buffers that this forked process inherits; it ends\n")
-        os._exit(1)
-
-
 _introduce()
 util.register_after_fork(_introduce, lambda _: _introduce())
 os.register_at_fork(after_in_child=_after_fork)
 os.register_at_fork(
     before=_jnq.before_fork,
     after_in_parent=_jnq.after_fork_in_parent,
-    after_in_child=_move_from_parent,
+    after_in_child=_jnq.after_fork_in_child,
 )
 atexit.unregister(util._exit_function)  # type: ignore[attr-defined]
 atexit.register(_at_exit)

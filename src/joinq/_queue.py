@@ -20,7 +20,7 @@ from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from joinq._holders import death, describe, has_writer, lost, tasks
-from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
+from joinq._leases import DeadLetter, Lease, Leases, dead_letters, leases_of
 from joinq._native import (
     EMPTY,
     INTERRUPTED,
@@ -69,8 +69,8 @@ class _Taken(NamedTuple):
     loan: Loan | None  # the item that was being unpickled
     reason: BaseException
     before: bytes | None = None  # a batch: the items before it
-    mine: deque[tuple[int, int]] | None = None  # redeliver: the thread's tasks in hand,
-    leases: Sequence[tuple[int, int]] = ()  # and those of a batch
+    mine: deque[Lease] | None = None  # redeliver: the thread's tasks in hand,
+    leases: Sequence[Lease] = ()  # and those of a batch
 
 
 def _settle(todo: list[_Taken], settled: CData) -> None:
@@ -85,7 +85,8 @@ def _settle(todo: list[_Taken], settled: CData) -> None:
         return
     handle, loan, mine = taken.handle, taken.loan, taken.mine
     if loan is not None:
-        failed = not isinstance(taken.reason, KeyboardInterrupt) and _fails_to_load(taken.port, loan)
+        back = (KeyboardInterrupt, MemoryError)  # another process may have memory
+        failed = not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
         if mine is not None:
             if not failed:
                 _end_lease(handle, loan.lease, mine)
@@ -112,7 +113,7 @@ def _unget(handle: CData, loan: Loan) -> None:
             rc, unget = INTERRUPTED, lib.jnq_unget
 
 
-def _end_lease(handle: CData, lease: tuple[int, int], mine: deque[tuple[int, int]]) -> None:
+def _end_lease(handle: CData, lease: Lease, mine: deque[Lease]) -> None:
     if lease in mine:
         mine.remove(lease)
     while lib.jnq_unlease(handle, *lease) == INTERRUPTED:
@@ -225,17 +226,19 @@ class _Shared:
                 _give_back(_Taken(self._handle, self._port, loan, exception, mine=mine))
             raise
 
-    def _fill(self, items: list[Any], taken: list[tuple[int, int]], most: int, deadline: int | None) -> None:
+    def _fill(self, items: list[Any], taken: list[Lease], last: list[Lease], most: int, deadline: int | None) -> None:
         """Takes items and their leases. On its own: a jump back may lie outside of the `try` around its loop."""
         mine = self._leases.mine  # type: ignore[union-attr]
         item = self._take_lease(deadline)
-        taken += (mine[-1],)  # before a call or a jump back lets a signal handler run
+        last[0] = mine[-1]  # before anything needs memory, or a call or a jump back lets a signal handler run
+        taken += last
         items += (item,)
         while len(items) < most:
             item = self._take_lease(NOW, _NO_MORE)
             if item is _NO_MORE:
                 break
-            taken += (mine[-1],)
+            last[0] = mine[-1]
+            taken += last
             items += (item,)
 
     def _take_leases(self, most: int, deadline: int | None) -> list[Any]:
@@ -243,10 +246,13 @@ class _Shared:
         leases: Leases = self._leases  # type: ignore[assignment]
         mine = leases.mine
         items: list[Any] = []
-        taken: list[tuple[int, int]] = []
+        taken: list[Lease] = []
+        last: list[Lease] = [(0, 0)]
         try:
-            self._fill(items, taken, most, deadline)
+            self._fill(items, taken, last, most, deadline)
         except BaseException as exception:
+            if last[0][0] and last[0] not in taken:
+                taken += last
             _give_back(_Taken(self._handle, self._port, None, exception, mine=mine, leases=taken))
             raise
         return items
@@ -465,6 +471,8 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
                     return
                 if rc != INTERRUPTED:
                     raise error(rc)
+                if self._put_closed:
+                    raise self._closed_error()
         except BaseException as failure:
             with contextlib.suppress(AttributeError, TypeError):
                 failure.items_put = put[0]  # type: ignore[attr-defined]

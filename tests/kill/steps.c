@@ -821,13 +821,6 @@ static void outrun(void)
     q->back_ns = 5000;
 }
 
-/* The same; and a reader frees something, it believes. */
-static void outrun_for_a_moment(void)
-{
-    outrun();
-    q->sh->heap.free_warm += 1 << 20;
-}
-
 /* What is free would do for a large item only if it were in one piece. */
 static void scattered(void)
 {
@@ -2380,8 +2373,6 @@ static struct scenario scenarios[] = {
     {"put_growing", .setup = full_block, .operation = puts_now, .bytes = JNQ_INLINE_BYTES, .effects = {appends}},
     {"put_large_growing", .setup = brimful, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
     {"put_large_outrun", .setup = outrun, .operation = puts_now, .bytes = LARGE, .effects = {appends}},
-    {"put_large_outrun_for_a_moment", .setup = outrun_for_a_moment, .operation = puts_now, .bytes = LARGE,
-     .effects = {appends}},
     {"put_for_somebody", .setup = announced, .operation = puts_now, .bytes = 20, .effects = {appends}},
     {"put_for_long_sleepers", .setup = deep, .operation = puts_now, .bytes = 20, .effects = {appends}},
     {"put_ending_a_zero", .setup = unrecorded_zero, .operation = puts_now, .bytes = 20, .effects = {appends}},
