@@ -78,12 +78,16 @@ enum jnq_form {
 
 enum jnq_wait { JNQ_IN_GET = 0, JNQ_IN_PUT = 1, JNQ_IN_JOIN = 2 };
 
+/* What the program calls the queue. Nothing here depends on it. */
+enum jnq_class { JNQ_UNKNOWN = 0, JNQ_JOINABLE = 1, JNQ_QUEUE = 2, JNQ_SIMPLE = 3 };
+
 #define JNQ_NOW 0
 #define JNQ_FOREVER 0x7fffffffffffffff
 #define JNQ_INLINE_BYTES 8176  /* longest payload that is copied instead of lent */
 #define JNQ_PREFACE_BYTES 4032 /* of an extent that is given */
 
 #define JNQ_NAME_BYTES 48   /* room for a process's name, with its final zero */
+#define JNQ_LABEL_BYTES 64  /* the same for a queue's */
 #define JNQ_LETTER_DEATHS 3 /* so many deaths are remembered of a task */
 
 /* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time, and must not be
@@ -146,6 +150,17 @@ typedef struct {
     char name[48];          /* UTF-8, zero-terminated */
 } jnq_holder;
 
+/* What a queue is from its beginning on, and whether it has ended. */
+typedef struct {
+    uint64_t id; /* as jnq_id() */
+    uint64_t maxsize;
+    uint32_t on_death; /* enum jnq_on_death */
+    uint32_t max_deliveries;
+    uint32_t kind;     /* enum jnq_class */
+    uint32_t shutdown; /* as jnq_is_shutdown() */
+    char name[64];     /* UTF-8, zero-terminated */
+} jnq_traits;
+
 /* A dead letter. */
 typedef struct {
     const char *payload; /* in the segment, as long as the handle lives */
@@ -175,6 +190,11 @@ int jnq_attach(int fd, jnq_queue **out);
 
 /* Lets the queue be measured: see jnq_counters. Requires that nobody else has it yet. */
 void jnq_measure(jnq_queue *q);
+
+/* Gives the queue a class and a name, cut off at JNQ_LABEL_BYTES - 1. Requires the same. */
+void jnq_label(jnq_queue *q, int kind, const char *name);
+
+void jnq_read_traits(jnq_queue *q, jnq_traits *out);
 
 /* The name by which others shall know this process, cut off at JNQ_NAME_BYTES - 1, from its next entry into a process
  * table on (attach, create, first use after a fork). */

@@ -44,6 +44,7 @@
  *   asked, ready   see ready.h
  *   spinning       see spin.h
  *   measured       creator            none       before attach  nothing is counted
+ *   kind, name     creator            none       before attach  nobody else has it
  *   figures.bytes, put                tail lock  relaxed        this put is missing from them
  *     .backlog
  *   figures.blocked get, put, join    none       relaxed        this wait, or its last second, is missing
@@ -77,7 +78,7 @@
 #include "jnq.h"
 
 #define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
-#define JNQ_FORMAT 5u
+#define JNQ_FORMAT 6u
 
 #define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
@@ -203,6 +204,8 @@ struct jnq_shared {
     uint64_t broken;  /* a lock or its repair shows what only foreign writes can cause: all are refused from then on */
     uint32_t measured;
     uint32_t asked; /* by enum jnq_wait, a bit each: somebody wants to poll() for it */
+    uint64_t kind;  /* enum jnq_class, for people, as is the name */
+    char name[JNQ_LABEL_BYTES];
 
     _Alignas(LINE_BYTES) struct jnq_tail tail;
 

@@ -132,6 +132,12 @@ int jnq_attach(int fd, jnq_queue **out)
 
 void jnq_measure(jnq_queue *q) { q->measured = q->sh->measured = 1; }
 
+void jnq_label(jnq_queue *q, int kind, const char *name)
+{
+    q->sh->kind = (uint64_t)kind;
+    strncpy(q->sh->name, name, sizeof q->sh->name - 1);
+}
+
 void jnq_name_process(const char *name) { procs_name(name); }
 
 void jnq_depart(jnq_queue *q, int failed)
@@ -953,6 +959,18 @@ uint64_t jnq_maxsize(jnq_queue *q) { return q->maxsize; }
 int jnq_has_put(jnq_queue *q) { return procs_entered(q) && load_relaxed(&q->put_fork) == load_relaxed(&q->fork); }
 
 int jnq_is_shutdown(jnq_queue *q) { return load_sc(&q->sh->ended) != 0; }
+
+void jnq_read_traits(jnq_queue *q, jnq_traits *out)
+{
+    struct jnq_shared *sh = q->sh;
+    *out = (jnq_traits){.id = q->id,
+                        .maxsize = q->maxsize,
+                        .on_death = q->on_death,
+                        .max_deliveries = sh->max_deliveries,
+                        .kind = (uint32_t)sh->kind,
+                        .shutdown = load_sc(&sh->ended) != 0};
+    memcpy(out->name, sh->name, sizeof out->name - 1);
+}
 
 static void count(struct jnq_queue *q, jnq_counters *out)
 {

@@ -816,3 +816,7 @@ def polls(channel, queue):
     channel.send("ready")
     poll.poll()
     return queue.get()
+
+
+def name_of(channel, q):
+    return q.name

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from joinq._holders import death, describe, has_writer, lost, tasks
 from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
+from joinq._names import checked
 from joinq._native import (
     EMPTY,
     INTERRUPTED,
@@ -158,6 +159,8 @@ class _Shared:
     _get_closed = False  # in this process: get() is refused,
     _put_closed = False  # and put()
     _lines = Made(lambda queue: {})  # of coroutines that wait: see _asyncio.py
+    _kind: ClassVar[int]
+    name = Made(lambda queue: _name(queue))  # a subclass may have its own
 
     def _closed_error(self) -> Exception:
         return OSError("handle is closed")
@@ -274,8 +277,15 @@ class _Shared:
 
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
-    def _create(self, maxsize: int, on_death: str = "ignore", max_deliveries: int = 0) -> None:
+    def __repr__(self) -> str:
+        if not hasattr(self, "_handle"):
+            return object.__repr__(self)
+        return f"<{type(self).__qualname__} {_name(self)!r} at {id(self):#x}>"
+
+    def _create(self, maxsize: int, name: str | None, on_death: str = "ignore", max_deliveries: int = 0) -> None:
+        label = checked(name)
         self._use(create(maxsize, on_death, max_deliveries))
+        lib.jnq_label(self._handle, self._kind, label)
         if observer:
             observer(self)
 
@@ -292,6 +302,12 @@ class _Shared:
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self.__copy__()
+
+
+def _name(queue: _Shared) -> str:
+    traits = ffi.new("jnq_traits *")
+    lib.jnq_read_traits(queue._handle, traits)
+    return ffi.string(traits.name).decode("utf-8", "replace")
 
 
 def latest() -> Queue | None:
@@ -324,10 +340,13 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
 
     Args:
         maxsize: how many items it holds; 0 or less is without limit.
+        name: by which people know the queue, in every process: its attribute `name`, its repr(), and all that joinq
+            tells of it. Up to 63 bytes of printable UTF-8; without one, the place where it was made: "resize.py:12".
         ctx: accepted because the stdlib's class wants it, and not used.
 
     Raises:
-        TypeError: maxsize is not an integer.
+        TypeError: maxsize is not an integer, or the name no string.
+        ValueError: the name is empty, too long, or not printable.
         OSError, MemoryError: the system gives neither file nor memory for a queue.
 
     Differences from the stdlib's: an item is pickled in put(), so that errors are raised there and the object may be
@@ -345,8 +364,10 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
     RuntimeError.
     """
 
-    def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
-        self._create(_limit(maxsize))
+    _kind = lib.JNQ_QUEUE
+
+    def __init__(self, maxsize: int = 0, *, name: str | None = None, ctx: Any = None) -> None:
+        self._create(_limit(maxsize), name)
         self._reset_state(maxsize, os.getpid())
 
     def _use(self, handle: CData) -> None:
@@ -653,7 +674,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
     """A queue that knows which tasks are unfinished: `multiprocessing.JoinableQueue`, in shared memory.
 
     Args:
-        maxsize, ctx: as with `Queue`.
+        maxsize, name, ctx: as with `Queue`.
         on_death: what becomes of the tasks that a process had taken, and not reported done, when it dies.
             "raise": they stay unfinished, but join() raises LostTasks when no living process can finish one.
             "ignore": they stay unfinished, and join() waits, as the stdlib's does.
@@ -670,9 +691,19 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
     task may take days.
     """
 
-    def __init__(self, maxsize: int = 0, *, on_death: str = "raise", max_deliveries: int = 3, ctx: Any = None) -> None:
+    _kind = lib.JNQ_JOINABLE
+
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        on_death: str = "raise",
+        max_deliveries: int = 3,
+        name: str | None = None,
+        ctx: Any = None,
+    ) -> None:
         check_on_death(on_death, max_deliveries)
-        self._create(_limit(maxsize), on_death, operator.index(max_deliveries))
+        self._create(_limit(maxsize), name, on_death, operator.index(max_deliveries))
         self._reset_state(maxsize, os.getpid())
 
     def _reset_state(self, maxsize: int, opid: int) -> None:
@@ -815,13 +846,16 @@ class SimpleQueue(_Shared, Privates, queues.SimpleQueue):  # type: ignore[type-a
     """A queue without timeouts and limits: `multiprocessing.SimpleQueue`, in shared memory.
 
     Args:
+        name: as with Queue.
         ctx: accepted because the stdlib's class wants it, and not used.
 
     put() never blocks, while the stdlib's waits for a reader when the pipe is full; the rest is as with `Queue`.
     """
 
-    def __init__(self, *, ctx: Any = None) -> None:
-        self._create(0)
+    _kind = lib.JNQ_SIMPLE
+
+    def __init__(self, *, name: str | None = None, ctx: Any = None) -> None:
+        self._create(0, name)
 
     def __getstate__(self) -> Any:
         return pack(self._handle)

@@ -24,10 +24,8 @@ from typing import Any, NamedTuple
 
 from joinq import _queue
 from joinq._holders import file_of
+from joinq._names import made_at
 from joinq._native import ffi, lib
-
-_HERE = os.path.dirname(__file__)
-_MULTIPROCESSING = os.path.dirname(util.__file__)
 
 
 def begin() -> None:
@@ -121,15 +119,10 @@ def _warn(which: str, why: object) -> None:
 
 
 def _place() -> str:
-    """Where in the program a queue is being made: the innermost line that is neither ours nor multiprocessing's."""
-    frame: Any = sys._getframe(1)
-    while frame and os.path.dirname(frame.f_code.co_filename) in (_HERE, _MULTIPROCESSING):
-        frame = frame.f_back
-    if not frame:
-        return "?"
-    path = frame.f_code.co_filename
+    """Where in the program a queue is being made, as short as it is unambiguous."""
+    path, line = made_at()
     short = [path[len(base) + 1 :] for base in (os.getcwd(), *sys.path) if base and path.startswith(base + os.sep)]
-    return f"{min([path, *short], key=len)}:{frame.f_lineno}"
+    return f"{min([path, *short], key=len)}:{line}"
 
 
 def _finish(control: _Line, pid: int) -> None:
