@@ -131,9 +131,11 @@ typedef struct {
     uint64_t redeliveries;  /* tasks of dead processes that went back to the queue */
     uint64_t dead_letters;  /* tasks that killed so many of their takers that they did not */
     uint64_t put_bytes;     /* of a measured queue, else 0: payload bytes ever put, */
-    uint64_t backlog;       /* the most items that were ever queued, */
-    uint64_t blocked_ns[3]; /* and how long threads waited, all together, by enum jnq_wait; a wait under way is counted
-                               once a second */
+    uint64_t backlog;       /* and the most items that were ever queued */
+    uint64_t peak_bytes;    /* the most that used_bytes has been */
+    uint64_t waiting[3];    /* threads that wait, by enum jnq_wait */
+    uint64_t blocked_ns[3]; /* how long threads have waited, all together; a wait under way is counted once a second */
+    uint64_t wakes;         /* how often one that slept was woken */
     uint64_t foreign;       /* 1: whose the unfinished tasks are cannot be told any more (JNQ_RAISE) */
 } jnq_counters;
 
@@ -147,6 +149,9 @@ typedef struct {
     uint64_t oldest_ns;     /* the oldest of them was taken so long ago, or longer if there are more than 8 */
     uint32_t waiting[3];    /* threads that are blocked, by enum jnq_wait */
     uint64_t waiting_ns[3]; /* for how long the first of them */
+    uint64_t puts;          /* items that it has put, */
+    uint64_t gets;          /* and taken, but for those that it gave back */
+    uint64_t idle_ns;       /* it was last noted to do something so long ago: see procs.h */
     char name[48];          /* UTF-8, zero-terminated */
 } jnq_holder;
 

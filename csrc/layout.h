@@ -47,7 +47,6 @@
  *   kind, name     creator            none       before attach  nobody else has it
  *   figures.bytes, put                tail lock  relaxed        this put is missing from them
  *     .backlog
- *   figures.blocked get, put, join    none       relaxed        this wait, or its last second, is missing
  *   recoveries     recover.c          none       sc             a figure for people
  *   broken         recover.c, heap.c  none       sc             the next one finds the same
  *
@@ -131,6 +130,7 @@ struct jnq_heap {
     uint64_t map_ready;      /* bytes of the unit map that are backed by memory */
     uint64_t returned_ns;    /* when memory of a run was last given back as it was freed */
     uint64_t keep;           /* units that may stay warm for large items that pass now */
+    uint64_t peak;           /* the most that `used` has been; a figure for people */
     uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
 };
 
@@ -150,18 +150,23 @@ enum proc_state { PROC_FREE = 0, PROC_LIVE = 1, PROC_GRAVE = 2 };
 /* One attached handle. Owner number: index + 1. */
 struct jnq_proc {
     uint64_t start; /* of the process, in clock ticks since boot: tells a reused pid apart */
+    /* Of all processes that have had the entry: so nothing is lost when one dies. */
+    uint64_t blocked_ns[JNQ_WAITS]; /* how long their threads waited, by enum jnq_wait */
+    uint64_t wakes;                 /* how often a sleeping thread was woken */
     uint32_t pid;
     uint32_t state;                /* enum proc_state; the last word to be set, the last to be cleared */
     uint64_t takes;                /* tasks taken, less those given back */
     uint64_t dones;                /* tasks reported done, and in the upper DONES_BITS how many reports are under way */
-    uint64_t taken_ns[PROC_TAKEN]; /* when it took them, by the last bits of takes */
-    uint64_t wait_ns[3];           /* since when, by enum jnq_wait */
-    uint64_t left_ns[3];           /* when the last one stopped waiting */
-    uint32_t waiting[3];           /* threads that wait */
-    uint32_t exit;                 /* announced: 1 clean, 2 failed */
+    uint64_t taken_ns[PROC_TAKEN]; /* when it took them, by the last bits of takes; not with JNQ_IGNORE */
+    uint64_t wait_ns[JNQ_WAITS];   /* since when, by enum jnq_wait */
+    uint64_t left_ns[JNQ_WAITS];   /* when the last one stopped waiting */
+    uint64_t puts;                 /* items put */
+    uint64_t active_ns;            /* when it was last noted to do something: see procs.h */
+    uint32_t waiting[JNQ_WAITS];   /* threads that wait */
+    uint8_t exit;                  /* announced: enum proc_exit */
+    uint8_t mute;                  /* 1: it will not put any more */
+    uint16_t room;
     char name[JNQ_NAME_BYTES];
-    uint32_t mute; /* 1: it will not put any more */
-    char room[44];
 };
 
 /* A pipe that is filled or empty, for poll(2). */
@@ -179,7 +184,6 @@ struct jnq_ready {
 struct jnq_figures {
     uint64_t bytes;   /* of all payloads ever put */
     uint64_t backlog; /* the most items that were ever queued */
-    uint64_t blocked_ns[JNQ_WAITS];
 };
 
 struct jnq_shared {

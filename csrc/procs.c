@@ -131,7 +131,8 @@ int procs_enter(struct jnq_queue *q)
     proc->pid = pid;
     proc->start = start_of(pid);
     memcpy(proc->name, process_name, sizeof proc->name);
-    proc->mute = load_relaxed(&q->mute);
+    proc->mute = (uint8_t)load_relaxed(&q->mute);
+    proc->active_ns = (uint64_t)event_coarse_now();
     store_rel(&proc->state, PROC_LIVE);
     q->me = proc;
     q->owner = owner;
@@ -168,6 +169,8 @@ bool procs_known(struct jnq_queue *q, uint32_t owner)
     return owner && owner <= procs_count(q) && load_acq(&entry(q, owner)->state) == PROC_LIVE;
 }
 
+static uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
 static bool reports(uint64_t dones) { return dones >> (64 - DONES_BITS); }
 
 bool procs_holds(struct jnq_queue *q, uint32_t owner)
@@ -182,11 +185,22 @@ bool procs_writes(struct jnq_queue *q, uint32_t owner)
     return procs_known(q, owner) && !load_relaxed(&entry(q, owner)->mute);
 }
 
+/* How long ago it was last noted to do something. */
+static uint64_t idle(struct jnq_proc *proc, uint64_t now)
+{
+    uint64_t last = load_relaxed(&proc->active_ns);
+    for (int i = 0; i < PROC_TAKEN; i++)
+        last = later(last, load_relaxed(&proc->taken_ns[i]));
+    for (int in = 0; in < JNQ_WAITS; in++)
+        last = later(last, later(load_relaxed(&proc->wait_ns[in]), load_relaxed(&proc->left_ns[in])));
+    return last && last < now ? now - last : 0;
+}
+
 void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out)
 {
     struct jnq_proc *proc = entry(q, owner);
     uint64_t dones = load_sc(&proc->dones), takes = load_relaxed(&proc->takes), now = (uint64_t)event_now();
-    int64_t tasks = (int64_t)(takes - (dones & DONES));
+    int64_t tasks = q->on_death == JNQ_IGNORE ? 0 : (int64_t)(takes - (dones & DONES));
     memset(out, 0, sizeof *out);
     out->pid = proc->pid;
     out->dead = procs_is_grave(q, owner) || procs_dead(q, owner);
@@ -198,11 +212,14 @@ void procs_read(struct jnq_queue *q, uint32_t owner, jnq_holder *out)
         uint64_t taken = load_relaxed(&proc->taken_ns[oldest % PROC_TAKEN]);
         out->oldest_ns = taken && taken < now ? now - taken : 0;
     }
-    for (int in = 0; in < 3; in++) {
+    for (int in = 0; in < JNQ_WAITS; in++) {
         uint64_t since = load_relaxed(&proc->wait_ns[in]);
         out->waiting[in] = load_relaxed(&proc->waiting[in]);
         out->waiting_ns[in] = out->waiting[in] && since < now ? now - since : 0;
     }
+    out->puts = load_relaxed(&proc->puts);
+    out->gets = (int64_t)takes > 0 ? takes : 0;
+    out->idle_ns = idle(proc, now);
     memcpy(out->name, proc->name, sizeof out->name - 1);
 }
 
@@ -222,6 +239,52 @@ void procs_wait_end(struct jnq_queue *q, enum jnq_wait in, int64_t now)
     sub_sc(&q->me->waiting[in], 1);
 }
 
+void procs_waited(struct jnq_queue *q, enum jnq_wait in, int64_t ns)
+{
+    if (procs_entered(q) && ns > 0)
+        add_relaxed(&q->me->blocked_ns[in], (uint64_t)ns);
+}
+
+void procs_woken(struct jnq_queue *q)
+{
+    if (procs_entered(q))
+        add_relaxed(&q->me->wakes, 1);
+}
+
+void procs_active(struct jnq_queue *q) { store_relaxed(&q->me->active_ns, (uint64_t)event_coarse_now()); }
+
+static void count_items(struct jnq_queue *q, uint64_t *items, uint64_t n)
+{
+    uint64_t before = load_relaxed(items), now = before + n;
+    store_relaxed(items, now);
+    if (before / SEEN_EVERY != now / SEEN_EVERY)
+        procs_active(q);
+}
+
+void procs_put(struct jnq_queue *q, uint64_t n) { count_items(q, &q->me->puts, n); }
+
+void procs_take(struct jnq_queue *q, int64_t n) { count_items(q, &q->me->takes, (uint64_t)n); }
+
+void procs_sum(struct jnq_queue *q, jnq_counters *out)
+{
+    for (uint32_t owner = 1; owner <= procs_count(q); owner++) {
+        struct jnq_proc *proc = entry(q, owner);
+        bool waits = false;
+        out->wakes += load_relaxed(&proc->wakes);
+        for (int in = 0; in < JNQ_WAITS; in++) {
+            out->blocked_ns[in] += load_relaxed(&proc->blocked_ns[in]);
+            waits |= load_relaxed(&proc->waiting[in]) != 0;
+        }
+        if (!procs_known(q, owner))
+            continue;
+        out->processes++;
+        if (!waits || procs_dead(q, owner)) /* who was killed asleep has not said that it stopped waiting */
+            continue;
+        for (int in = 0; in < JNQ_WAITS; in++)
+            out->waiting[in] += load_relaxed(&proc->waiting[in]);
+    }
+}
+
 bool procs_dead(struct jnq_queue *q, uint32_t owner)
 {
     if (!procs_known(q, owner))
@@ -235,12 +298,4 @@ uint32_t procs_count(struct jnq_queue *q)
 {
     uint64_t count = load_relaxed(&q->sh->procs.count);
     return count < q->procs_max ? (uint32_t)count : q->procs_max;
-}
-
-uint64_t procs_live(struct jnq_queue *q)
-{
-    uint64_t live = 0;
-    for (uint32_t owner = 1; owner <= procs_count(q); owner++)
-        live += procs_known(q, owner);
-    return live;
 }

@@ -142,7 +142,7 @@ void jnq_name_process(const char *name) { procs_name(name); }
 
 void jnq_depart(jnq_queue *q, int failed)
 {
-    uint32_t none = 0;
+    uint8_t none = 0;
     if (procs_entered(q))
         cas_sc(&q->me->exit, &none, failed ? EXIT_FAILED : EXIT_CLEAN);
 }
@@ -204,6 +204,8 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
         was_deep = is_deep;
         last_e = e;
         enum event_result woken = event_sleep(ev, e, until < deadline ? until : deadline);
+        if (woken == EVENT_WOKEN)
+            procs_woken(q);
         if (holds(q, arg))
             return JNQ_OK;
         now = event_now();
@@ -220,30 +222,23 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
     }
 }
 
-static int wait_unmeasured(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python
+ * has something to report, and once a second, because a signal that came while this thread was not asleep did not
+ * interrupt it. Without the GIL. */
+static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
 {
-    int64_t began = event_now();
-    if (spin_until(q, in, holds, arg, began))
+    int64_t began = event_now(), spun = began;
+    if (spin_until(q, in, holds, arg, &spun)) {
+        procs_waited(q, in, spun - began);
         return JNQ_OK;
+    }
     bool noted = procs_wait(q, in, began);
     int rc = sleep_until(q, in, holds, arg, event_now(), deadline);
     int64_t now = event_now();
     spin_slept(q, in, rc == JNQ_OK, began, event_woken_ns(event_of(q, in)), now);
     if (noted)
         procs_wait_end(q, in, now);
-    return rc;
-}
-
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python
- * has something to report, and once a second, because a signal that came while this thread was not asleep did not
- * interrupt it. Without the GIL. */
-static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
-{
-    if (!q->measured)
-        return wait_unmeasured(q, in, holds, arg, deadline);
-    int64_t began = event_now();
-    int rc = wait_unmeasured(q, in, holds, arg, deadline);
-    add_relaxed(&q->sh->figures.blocked_ns[in], (uint64_t)(event_now() - began));
+    procs_waited(q, in, now - began);
     return rc;
 }
 
@@ -341,11 +336,14 @@ static int try_put(struct jnq_queue *q, struct put *put, int64_t until)
     uint64_t puts = load_relaxed(&sh->puts);
     rc = load_relaxed(&sh->ended) ? JNQ_SHUTDOWN : (q->measured ? push_measured : push_some)(q, put, until);
     uint64_t items = load_relaxed(&sh->puts) - puts;
+    if (items)
+        procs_put(q, items);
     lock_release(&sh->tail.lock);
     if (!items)
         return rc;
     store_relaxed(&q->put_fork, load_relaxed(&q->fork));
-    event_notify(&sh->items, items);
+    if (event_notify(&sh->items, items))
+        procs_active(q);
     ready_changed(q);
     return rc;
 }
@@ -535,7 +533,8 @@ static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
     box->fork = load_relaxed(&q->fork);
     if (rc == JNQ_LARGE)
         add_sc(&q->users, 1);
-    event_notify(&sh->space, 1);
+    if (event_notify(&sh->space, 1))
+        procs_active(q);
     ready_changed(q);
     return rc == JNQ_OK ? (int64_t)box->bytes : rc;
 }
@@ -834,6 +833,7 @@ int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline)
     if (deadline == JNQ_NOW)
         return recover_lost(q) ? JNQ_LOST : JNQ_TIMEOUT;
     void *gil = gil_give_up();
+    enter(q, lock_deadline(deadline)); /* only so that others see who waits */
     int rc = wait_for(q, JNQ_IN_JOIN, counts_zero, *since, deadline);
     gil_take_back(gil);
     return rc;
@@ -923,7 +923,7 @@ static void set_mute(jnq_queue *q, uint32_t mute)
 {
     store_relaxed(&q->mute, mute);
     if (procs_entered(q))
-        store_relaxed(&q->me->mute, mute);
+        store_relaxed(&q->me->mute, (uint8_t)mute);
 }
 
 void jnq_end_writing(jnq_queue *q) { set_mute(q, 1); }
@@ -983,7 +983,6 @@ static void count(struct jnq_queue *q, jnq_counters *out)
         .unfinished = counts_unfinished(q),
         .maxsize = q->maxsize,
         .segment_bytes = q->bytes,
-        .processes = procs_live(q),
         .recoveries = load_sc(&sh->recoveries),
         .deaths = load_sc(&sh->procs.deaths),
         .redeliveries = load_sc(&sh->head.redeliveries),
@@ -992,8 +991,8 @@ static void count(struct jnq_queue *q, jnq_counters *out)
         .backlog = load_relaxed(&sh->figures.backlog),
         .foreign = load_sc(&sh->foreign),
     };
-    for (int in = 0; in < JNQ_WAITS; in++)
-        out->blocked_ns[in] = load_relaxed(&sh->figures.blocked_ns[in]);
+    heap_glance(q, &out->used_bytes, &out->peak_bytes);
+    procs_sum(q, out);
 }
 
 void jnq_count(jnq_queue *q, jnq_counters *out)
