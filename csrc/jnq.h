@@ -118,9 +118,11 @@ typedef struct {
     uint32_t form;
 } jnq_packed;
 
-/* A consistent-enough copy of the queue's counters, for people. */
+/* A copy of the queue's counters, for people. */
 typedef struct {
     uint64_t puts, takes, dones, queued, unfinished;
+    uint64_t gets;      /* items that were taken and have not gone back to the queue */
+    uint64_t discarded; /* items that shutdown(immediate) has thrown away */
     uint64_t maxsize;
     uint64_t segment_bytes; /* address space reserved */
     uint64_t used_bytes;    /* held by items, blocks and lent payloads */
@@ -331,12 +333,23 @@ int jnq_is_shutdown(jnq_queue *q);
 /* 1 if this process, not one that it was forked from, has put something. */
 int jnq_has_put(jnq_queue *q);
 
-/* Fills *out; the figures are read one after another. */
+/* Fills *out, without a lock: puts, takes, dones and what follows from them as of one moment, if they stand still for
+ * some nanoseconds during one of many looks; the others one after another. The bytes are as heap_glance() says, and
+ * reserve_bytes is 0. */
+void jnq_glance(jnq_queue *q, jnq_counters *out);
+
+/* The same, and the bytes exactly: under the heap's lock, for as long as a walk through it takes. */
 void jnq_count(jnq_queue *q, jnq_counters *out);
 
-/* The same, but for the bytes in use, of the queue in `fd`, without joining it; fd stays the caller's. Returns JNQ_OK,
- * JNQ_MISMATCH, or an errno. */
-int jnq_inspect(int fd, jnq_counters *out);
+/* Takes a picture of the queue in `fd`, which only has to be readable, and stays the caller's. Neither locks, writes nor
+ * maps anything, so the queue is not disturbed, whoever is killed when, and whatever the file holds only makes the picture
+ * wrong. *out is for jnq_glance(), jnq_read_traits(), jnq_read_holder() and jnq_forget(), and does not change. Returns
+ * JNQ_OK, JNQ_EMPTY (there is no queue in the file), JNQ_MISMATCH (it is one that another build has made), JNQ_NAMESPACE,
+ * or an errno. */
+int jnq_look(int fd, jnq_queue **out);
+
+/* Frees the picture. */
+void jnq_forget(jnq_queue *q);
 
 /* The entry `number` (1 and up) of the process table, the dead whose tasks are lost included. Returns JNQ_OK,
  * JNQ_EMPTY (not in use) or JNQ_TIMEOUT (there is none so high). */

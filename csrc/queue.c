@@ -972,48 +972,49 @@ void jnq_read_traits(jnq_queue *q, jnq_traits *out)
     memcpy(out->name, sh->name, sizeof out->name - 1);
 }
 
-static void count(struct jnq_queue *q, jnq_counters *out)
+void jnq_glance(jnq_queue *q, jnq_counters *out)
 {
     struct jnq_shared *sh = q->sh;
     *out = (jnq_counters){
-        .puts = load_sc(&sh->puts),
-        .takes = load_sc(&sh->takes),
-        .dones = load_sc(&sh->dones),
-        .queued = counts_queued(q),
-        .unfinished = counts_unfinished(q),
         .maxsize = q->maxsize,
         .segment_bytes = q->bytes,
         .recoveries = load_sc(&sh->recoveries),
         .deaths = load_sc(&sh->procs.deaths),
         .redeliveries = load_sc(&sh->head.redeliveries),
-        .dead_letters = list_length(load_sc(&sh->head.dead)),
         .put_bytes = load_relaxed(&sh->figures.bytes),
         .backlog = load_relaxed(&sh->figures.backlog),
         .foreign = load_sc(&sh->foreign),
     };
+    counts_read(q, out);
     heap_glance(q, &out->used_bytes, &out->peak_bytes);
     procs_sum(q, out);
 }
 
 void jnq_count(jnq_queue *q, jnq_counters *out)
 {
-    count(q, out);
+    jnq_glance(q, out);
     if (!procs_foreign(q) && !heap_lock(q, event_now() + EVENT_SLICE_NS)) {
         heap_count(q, &out->used_bytes, &out->reserve_bytes);
         heap_unlock(q);
     }
 }
 
-int jnq_inspect(int fd, jnq_counters *out)
+int jnq_look(int fd, jnq_queue **out)
 {
     struct jnq_queue *q;
-    int rc = segment_open(fd, &q);
+    int rc = segment_copy(fd, counts_same, &q);
     if (rc)
         return rc;
-    count(q, out);
-    segment_abandon(q);
+    if (procs_foreign(q)) {
+        segment_forget(q);
+        return JNQ_NAMESPACE;
+    }
+    q->on_death = q->sh->on_death;
+    *out = q;
     return JNQ_OK;
 }
+
+void jnq_forget(jnq_queue *q) { segment_forget(q); }
 
 int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out)
 {

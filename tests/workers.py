@@ -820,3 +820,14 @@ def polls(channel, queue):
 
 def name_of(channel, q):
     return q.name
+
+
+def put_numbers(channel, q, n):
+    for number in range(n):
+        q.put(number)
+
+
+def finish_numbers(channel, q, n):
+    for _ in range(n):
+        q.get()
+        q.task_done()

@@ -13,6 +13,7 @@ from joinq._processes import (
     process_cpu_count,
 )
 from joinq._queue import JoinableQueue, Queue, SimpleQueue
+from joinq._stats import Stats
 from joinq.exceptions import DeadLetterWarning, Empty, Full, JoinTimeout, LostProcess, LostTasks, ShutDown
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Queue",
     "ShutDown",
     "SimpleQueue",
+    "Stats",
     "active_children",
     "available_cpu_count",
     "cpu_count",

@@ -41,6 +41,7 @@ from joinq._native import (
 )
 from joinq._payload import dumps
 from joinq._private import JoinablePrivates, Made, Privates, QueuePrivates
+from joinq._stats import Stats, stats_of, traits_of
 from joinq._transit import held_arrivals, pack, unpack
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
@@ -275,6 +276,14 @@ class _Shared:
             raise self._closed_error()
         return pollable(self._handle, lib.JNQ_IN_GET)
 
+    def stats(self) -> Stats:
+        """Gives the figures of the queue, over all of its processes, the dead ones included.
+
+        It waits for nobody and slows nobody down, so it can be asked at any time, also after close(), shutdown(), or a
+        fork. The stdlib's queues have no such method.
+        """
+        return stats_of(self._handle)
+
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
     def __repr__(self) -> str:
@@ -305,9 +314,7 @@ class _Shared:
 
 
 def _name(queue: _Shared) -> str:
-    traits = ffi.new("jnq_traits *")
-    lib.jnq_read_traits(queue._handle, traits)
-    return ffi.string(traits.name).decode("utf-8", "replace")
+    return ffi.string(traits_of(queue._handle).name).decode("utf-8", "replace")
 
 
 def latest() -> Queue | None:
