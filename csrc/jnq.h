@@ -129,7 +129,7 @@ typedef struct {
     uint64_t reserve_bytes; /* free and still backed by memory */
     uint64_t processes;     /* entries in use in the process table, the dead not yet found included */
     uint64_t recoveries;    /* locks taken over from a process that died holding them */
-    uint64_t deaths;        /* dead processes found */
+    uint64_t deaths;        /* processes found that had died otherwise than in order */
     uint64_t redeliveries;  /* tasks of dead processes that went back to the queue */
     uint64_t dead_letters;  /* tasks that killed so many of their takers that they did not */
     uint64_t put_bytes;     /* of a measured queue, else 0: payload bytes ever put, */
@@ -143,9 +143,11 @@ typedef struct {
 
 /* An attached process, for people. Times are nanoseconds ago, 0 if there is nothing to say. */
 typedef struct {
+    uint64_t start; /* of the process, in clock ticks since boot */
     uint32_t pid;
     uint32_t dead;          /* 1: its process is dead */
     uint32_t exit;          /* 0, or what it announced with jnq_depart(): 1 clean, 2 failed */
+    uint32_t status;        /* of a dead one, as wait(2) has it; 0: not known */
     uint32_t unsure;        /* 1: it died while it reported tasks done; they may count as in hand, or not */
     uint64_t tasks;         /* taken and not reported done */
     uint64_t oldest_ns;     /* the oldest of them was taken so long ago, or longer if there are more than 8 */
@@ -156,6 +158,16 @@ typedef struct {
     uint64_t idle_ns;       /* it was last noted to do something so long ago: see procs.h */
     char name[48];          /* UTF-8, zero-terminated */
 } jnq_holder;
+
+/* A process that has died otherwise than in order. */
+typedef struct {
+    uint64_t time_ms; /* when it was found, milliseconds since the epoch */
+    uint64_t tasks;   /* that it had in hand, as far as that is known */
+    uint32_t pid;
+    uint32_t status; /* as in jnq_holder */
+    uint32_t failed; /* 1: it has announced that it failed */
+    char name[48];
+} jnq_death;
 
 /* What a queue is from its beginning on, and whether it has ended. */
 typedef struct {
@@ -354,6 +366,9 @@ void jnq_forget(jnq_queue *q);
 /* The entry `number` (1 and up) of the process table, the dead whose tasks are lost included. Returns JNQ_OK,
  * JNQ_EMPTY (not in use) or JNQ_TIMEOUT (there is none so high). */
 int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out);
+
+/* The death `number`, 1 and up to jnq_counters.deaths. JNQ_OK, or JNQ_EMPTY: only the last few are remembered. */
+int jnq_read_death(jnq_queue *q, uint64_t number, jnq_death *out);
 
 /* 1 if this process has made dead letters since it was last asked. */
 int jnq_news(jnq_queue *q);

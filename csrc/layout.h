@@ -85,6 +85,7 @@
 #define PROCS_MAX 65535   /* so many processes can be attached at once; fewer to a small segment */
 #define PROCS_SHARE 32    /* of a small segment: that part is their table */
 #define PROC_TAKEN 8
+#define OBITS 8
 #define JNQ_WAITS 3 /* enum jnq_wait */
 #define SPIN_SLOTS 8
 #define DONES_BITS 16
@@ -134,14 +135,25 @@ struct jnq_heap {
     uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
 };
 
+/* Who has died. */
+struct jnq_obit {
+    uint64_t time_ms; /* when it was found, since the epoch */
+    uint64_t tasks;   /* that it had in hand */
+    uint32_t pid;
+    uint16_t status; /* as in its entry, as is the rest */
+    uint16_t exit;
+    char name[JNQ_NAME_BYTES];
+};
+
 struct jnq_procs {
     pthread_mutex_t lock;
-    uint64_t count; /* entries ever used; those behind were never touched */
-    uint64_t ready; /* bytes of the table that are backed by memory */
-    uint64_t rover; /* where the next look for the dead begins */
-    uint64_t deaths;
-    uint64_t graves;  /* entries in the state PROC_GRAVE; may lag */
-    uint64_t seen_ns; /* when waiters last looked for the dead */
+    uint64_t count;               /* entries ever used; those behind were never touched */
+    uint64_t ready;               /* bytes of the table that are backed by memory */
+    uint64_t rover;               /* where the next look for the dead begins */
+    uint64_t deaths;              /* of processes that did not end in order */
+    uint64_t graves;              /* entries in the state PROC_GRAVE; may lag */
+    uint64_t seen_ns;             /* when waiters last looked for the dead */
+    struct jnq_obit obits[OBITS]; /* of the last of them, by `deaths` before */
 };
 
 enum proc_exit { EXIT_CLEAN = 1, EXIT_FAILED = 2 };
@@ -165,7 +177,7 @@ struct jnq_proc {
     uint32_t waiting[JNQ_WAITS];   /* threads that wait */
     uint8_t exit;                  /* announced: enum proc_exit */
     uint8_t mute;                  /* 1: it will not put any more */
-    uint16_t room;
+    uint16_t status;               /* of a dead one, as wait(2) has it; 0: not known */
     char name[JNQ_NAME_BYTES];
 };
 

@@ -11,11 +11,14 @@
  *   entry          get, put, join   none        relaxed  this wait, or its last second, is missing
  *     blocked_ns
  *   entry wakes    get, put, join   none        relaxed  this wake-up is missing
+ *   entry status   reap             procs lock  relaxed  not known; or the next one finds it
  *   entry others   its process      none        relaxed  figures for people; exit: none
  *   count          enter            procs lock  plain    one entry too few is known: it was not live yet
  *   ready          enter            procs lock  plain    too low: memory is readied twice
  *   rover, deaths, enter, reap      procs lock  plain    hints, and a figure for people
  *     graves
+ *   obits          reap             procs lock  plain    not told yet: the next one writes it again; after
+ *                                                        `deaths` and before the state: told twice
  *
  * What the processes of an entry have counted stays in it: blocked_ns and wakes go on from where the last one has left
  * them, so their sums over the table are those of all processes that there ever were, however these have ended. What
@@ -113,6 +116,18 @@ __attribute__((noinline, cold)) void procs_active(struct jnq_queue *q);
 
 /* What all processes that there ever were have counted, and who waits now. */
 void procs_sum(struct jnq_queue *q, jnq_counters *out);
+
+/* Notes how a process that is still a zombie has ended. For who has found it dead; procs lock. */
+void procs_note_status(struct jnq_queue *q, uint32_t owner);
+
+/* Counts a death, and remembers whose, with so many tasks in hand. Procs lock. */
+void procs_tell(struct jnq_queue *q, uint32_t owner, uint64_t tasks);
+
+/* The tasks that the owner has in hand, as far as that is known. */
+uint64_t procs_tasks(struct jnq_queue *q, uint32_t owner);
+
+/* jnq_read_death(). */
+int procs_obit(struct jnq_queue *q, uint64_t number, jnq_death *out);
 
 /* True if the entry is in use, and its process is certainly dead. */
 bool procs_dead(struct jnq_queue *q, uint32_t owner);

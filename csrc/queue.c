@@ -1026,6 +1026,8 @@ int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out)
     return JNQ_OK;
 }
 
+int jnq_read_death(jnq_queue *q, uint64_t number, jnq_death *out) { return procs_obit(q, number, out); }
+
 int jnq_news(jnq_queue *q)
 {
     uint32_t news = load_relaxed(&q->news);

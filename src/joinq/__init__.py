@@ -2,6 +2,7 @@
 
 from joinq._arrays import empty
 from joinq._context import get_context
+from joinq._holders import Holder, Wait
 from joinq._install import install, uninstall
 from joinq._leases import DeadLetter
 from joinq._processes import (
@@ -21,6 +22,7 @@ __all__ = [
     "DeadLetterWarning",
     "Empty",
     "Full",
+    "Holder",
     "JoinTimeout",
     "JoinableQueue",
     "LostProcess",
@@ -29,6 +31,7 @@ __all__ = [
     "ShutDown",
     "SimpleQueue",
     "Stats",
+    "Wait",
     "active_children",
     "available_cpu_count",
     "cpu_count",

@@ -20,7 +20,7 @@ from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defin
 from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from joinq._holders import death, describe, has_writer, lost, tasks
+from joinq._holders import Holder, death, describe, has_writer, holders, lost, tasks
 from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
 from joinq._names import checked
 from joinq._native import (
@@ -283,6 +283,15 @@ class _Shared:
         fork. The stdlib's queues have no such method.
         """
         return stats_of(self._handle)
+
+    def holders(self) -> list[Holder]:
+        """Tells, for each process that uses the queue, or died with tasks in hand, what it has, does and waits for.
+
+        A process uses it from its first call on (with spawn and forkserver: from its arrival) to its end. One that died
+        without tasks in hand is no longer told of once that was noticed. As stats() it can be asked at any time; here
+        each process costs a look into /proc.
+        """
+        return list(holders(self._handle))
 
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 

@@ -1931,6 +1931,11 @@ static bool counts_no_more_than_happened(void)
     }
     EXPECT(puts <= all.puts);
     EXPECT(all.peak_bytes >= baseline);
+    for (uint64_t number = 0; number <= all.deaths + 1; number++) {
+        jnq_death death;
+        int rc = jnq_read_death(q, number, &death);
+        EXPECT(rc == JNQ_EMPTY || (rc == JNQ_OK && number && number <= all.deaths && death.pid));
+    }
     return true;
 }
 
