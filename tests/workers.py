@@ -831,3 +831,11 @@ def finish_numbers(channel, q, n):
     for _ in range(n):
         q.get()
         q.task_done()
+
+
+def hide_descriptor(channel, q):
+    """Close the queue's descriptor, as programs do that close all they do not know."""
+    q.qsize()
+    os.close(lib.jnq_fileno(q._handle))
+    channel.send("hidden")
+    channel.recv()
