@@ -195,6 +195,19 @@ def echo(channel, source, target):
     return count
 
 
+def wait_for_a_queue_of_its_own(channel, tasks):
+    """Take a task, and then wait for an item that nobody puts."""
+    inner = joinq.Queue(name="inner")
+    tasks.get()
+    channel.send("taken")
+    inner.get()
+
+
+def take_and_join(channel, tasks, subtasks):
+    tasks.get()
+    subtasks.join()
+
+
 def square(channel, tasks, results):
     """The worker of every tutorial; return how many tasks it did."""
     done = 0

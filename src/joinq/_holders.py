@@ -23,7 +23,6 @@ __all__ = [
     "Holder",
     "Wait",
     "deaths",
-    "describe",
     "everywhere",
     "file_at",
     "file_of",
@@ -269,30 +268,3 @@ def lost(handle: CData, unfinished: int) -> tuple[LostProcess, ...]:
             code = None if holder.exitcode == _FAILED else holder.exitcode
             found.append(LostProcess(holder.pid, holder.name, code, count))
     return tuple(found)
-
-
-def describe(handle: CData) -> str:
-    """A line for each process that has tasks in hand or waits."""
-    lines = []
-    for holder in holders(handle):
-        about = []
-        if not holder.alive or holder.tasks or holder.fate != "is alive":
-            about.append(holder.fate)
-        if holder.tasks:
-            had = "has" if holder.alive else "had"
-            about.append(f"{had} {tasks(holder.tasks)} in hand, the oldest for {holder.oldest:.1f} s")
-        for call, threads, seconds in holder.waits:
-            who = "waits" if threads == 1 else f"waits in {threads} threads"
-            about.append(f"{who} in {call} for {seconds:.1f} s")
-        if about:
-            lines.append(f"  {holder} {', '.join(about)}")
-    counters = ffi.new("jnq_counters *")
-    lib.jnq_count(handle, counters)
-    if counters.foreign:
-        lines.append(
-            "  these figures are uncertain: a process has finished a task that another one had taken, or has ended "
-            "in order with tasks in hand"
-        )
-    if lib.jnq_on_death(handle) == lib.JNQ_IGNORE:
-        lines.append("  with on_death='ignore' it is not known who has tasks in hand")
-    return "\n".join(lines)

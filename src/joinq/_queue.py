@@ -20,7 +20,7 @@ from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defin
 from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from joinq._holders import Holder, death, describe, has_writer, holders, lost, tasks
+from joinq._holders import Holder, death, has_writer, holders, lost, tasks
 from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
 from joinq._names import checked
 from joinq._native import (
@@ -39,10 +39,12 @@ from joinq._native import (
     pollable,
     port,
 )
+from joinq._observe import view_of
 from joinq._payload import dumps
 from joinq._private import JoinablePrivates, Made, Privates, QueuePrivates
 from joinq._stats import Stats, stats_of, traits_of
 from joinq._transit import held_arrivals, pack, unpack
+from joinq._why import explain
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
@@ -773,7 +775,8 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
             timeout: for so many seconds at most; None waits for ever, as the stdlib's does.
 
         Raises:
-            JoinTimeout: tasks were unfinished all the time; its text says who has them.
+            JoinTimeout: tasks were unfinished all the time; its text says who has them, and
+                in which other queue he waits.
             LostTasks: all unfinished tasks were taken by processes that have died (only with on_death="raise"). Again
                 at each call, until somebody else reports them done.
 
@@ -818,11 +821,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
         return rc != TIMEOUT
 
     def _why_unfinished(self, when: str) -> str:
-        unfinished, queued = self.unfinished_tasks, self.qsize()
-        return (
-            f"{tasks(unfinished)} unfinished {when}: {queued} of them in the queue, "
-            f"{max(unfinished - queued, 0)} taken\n{describe(self._handle)}"
-        ).rstrip()
+        return "\n  ".join(explain(view_of(self._handle), when=when))
 
     def _lost_tasks(self) -> LostTasks:
         unfinished = self.unfinished_tasks
