@@ -1,5 +1,6 @@
 """
-What `python -m joinq run --report` tells at the end: the queues that a program made, and what went through them.
+What `python -m joinq run --report` tells at the end: the queues that a program made, what went through them, and who
+was left with tasks in hand.
 
 A witness, a process of its own, is given a descriptor of every queue when it is made, and reads the figures from the
 queues themselves when the program has ended. So nobody has to live to report anything: a killed process falsifies
@@ -19,6 +20,7 @@ import signal
 import socket
 import sys
 import warnings
+from dataclasses import replace
 from multiprocessing import reduction, util
 from typing import Any, NamedTuple
 
@@ -26,6 +28,8 @@ from joinq import _queue
 from joinq._holders import file_of
 from joinq._names import made_at
 from joinq._native import ffi, lib, look
+from joinq._observe import view_of
+from joinq._why import elsewhere, processes, summary
 
 
 def begin() -> None:
@@ -170,7 +174,7 @@ def _witness(program: int, line: int, control: int) -> None:
     os.chdir("/")
     queues: list[tuple[str, int]] = []
     left = _collect(program, socket.socket(fileno=line), socket.socket(fileno=control), queues)
-    os.write(2, _table(queues, left).encode("utf-8", "replace"))
+    os.write(2, _table(queues, left, program).encode("utf-8", "replace"))
 
 
 def _collect(program: int, line: socket.socket, control: socket.socket, queues: list[tuple[str, int]]) -> bool:
@@ -233,7 +237,24 @@ def _read(fd: int) -> Figures:
     return Figures(1, counters.puts, counters.put_bytes, counters.backlog, *blocked)
 
 
-def _table(queues: list[tuple[str, int]], left: bool) -> str:
+def _left_over(fd: int, place: str, program: int) -> list[str]:
+    """Who died with tasks in hand, or goes on with some. Who has ended in order may just not have reported the last
+    one, and the program itself is about to end.
+    """
+    try:
+        picture = look(fd)
+    except (OSError, RuntimeError):
+        picture = None
+    if picture is None:
+        return []
+    view = view_of(picture)
+    holders = [h for h in view.holders if h.pid != program and (h.tasks or h.unsure) and h.exitcode != 0]
+    view = replace(view, holders=tuple(holders))
+    lines = [f"  {sentence}" for sentence in processes(view, elsewhere(view))]
+    return [f"{view.kind} {view.name!r}, made at {place}: {summary(view)}", *lines] if lines else []
+
+
+def _table(queues: list[tuple[str, int]], left: bool, program: int) -> str:
     rows: dict[str, Figures] = {}
     lost = 0
     for text, fd in queues:
@@ -257,6 +278,8 @@ def _table(queues: list[tuple[str, int]], left: bool) -> str:
     for line in lines:
         cells = zip(line, widths, "<<" + ">" * len(line))
         out.append("  ".join(f"{cell:{side}{width}}" for cell, width, side in cells).rstrip())
+    for text, fd in queues:
+        out += _left_over(fd, text.split("\n", 1)[1], program)
     if left:
         out.append("Some of its processes were still running, so this is not yet all.")
     if lost:
