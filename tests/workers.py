@@ -208,6 +208,16 @@ def take_and_join(channel, tasks, subtasks):
     subtasks.join()
 
 
+def loop_over_tasks(channel, tasks):
+    return list(tasks.tasks())
+
+
+def die_in_a_loop_over_tasks(channel, tasks):
+    for task in tasks.tasks():
+        channel.send(task)
+        signal.pause()
+
+
 def square(channel, tasks, results):
     """The worker of every tutorial; return how many tasks it did."""
     done = 0

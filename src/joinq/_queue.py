@@ -43,13 +43,14 @@ from joinq._observe import view_of
 from joinq._payload import dumps
 from joinq._private import JoinablePrivates, Made, Privates, QueuePrivates
 from joinq._stats import Stats, stats_of, traits_of
+from joinq._tasks import each, shown_by
 from joinq._transit import held_arrivals, pack, unpack
 from joinq._why import explain
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from joinq._jnq import CData, Key, Loan, Port
 
@@ -767,6 +768,34 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
                 self._leases.finish(self._handle, lease)
             else:
                 self.task_done()
+
+    def tasks(self, progress: Any = None) -> Generator[Any, None, None]:
+        """Iterates over tasks, as get() takes them, until shutdown(), and reports each done when it is worked on.
+
+        A task counts as done when the loop's body comes back for the next one, or is left: by an exception of any
+        kind, `break` or `return`. So each task that the body was given is reported once; the body must not do it. One
+        that it was not given stays in the queue: none is taken in advance, and an exception of a signal handler during
+        the wait leaves the item where it is. A failed task that is to be taken again has to be put again.
+
+            for path in q.tasks():
+                resize(path)
+
+        An iterator that is kept in a variable does not notice that the loop was left: its last task is in hand until
+        it is asked for the next one, its close() is called, or the garbage collector finds it. If the process is
+        killed, `on_death` says what becomes of the task. In the child of a fork made by the body, the task is the
+        parent's. One iterator is for one thread.
+
+        Args:
+            progress: shows how many tasks this loop has finished. `tqdm`, for a bar that is made here and closed at the
+                end; a bar, which is only updated; or a `rich.progress.Progress`, for a row in it.
+
+        Raises:
+            TypeError: `progress` is something else.
+            Exception: as get() does, but not ShutDown; ValueError if the body has reported its task done.
+
+        The stdlib's queues have no such method.
+        """
+        return each(self, shown_by(progress, self.name))
 
     def join(self, timeout: float | None = None) -> None:
         """Waits until every task is finished, or all were at some moment since the call.
