@@ -86,7 +86,7 @@ def test_who_cannot_be_looked_at(launch, monkeypatch):
     def refuse(pid):
         raise PermissionError(pid)
 
-    monkeypatch.setattr(_why, "find", refuse)
+    monkeypatch.setattr(_observe, "find", refuse)
     assert why(tasks)[1].endswith("is alive, has 1 task in hand, the oldest for N s")
     child.kill()
 

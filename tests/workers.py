@@ -218,6 +218,12 @@ def die_in_a_loop_over_tasks(channel, tasks):
         signal.pause()
 
 
+def tell_of_processes(channel, queue):
+    queue.qsize()
+    channel.recv()
+    return joinq.processes()
+
+
 def square(channel, tasks, results):
     """The worker of every tutorial; return how many tasks it did."""
     done = 0

@@ -2,6 +2,7 @@
 
 from joinq._arrays import empty
 from joinq._context import get_context
+from joinq._family import ProcessInfo, processes
 from joinq._holders import Holder, Wait
 from joinq._install import install, uninstall
 from joinq._leases import DeadLetter
@@ -27,6 +28,7 @@ __all__ = [
     "JoinableQueue",
     "LostProcess",
     "LostTasks",
+    "ProcessInfo",
     "Queue",
     "ShutDown",
     "SimpleQueue",
@@ -41,5 +43,6 @@ __all__ = [
     "install",
     "parent_process",
     "process_cpu_count",
+    "processes",
     "uninstall",
 ]

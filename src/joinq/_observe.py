@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from joinq._holders import Death, Holder, deaths, everywhere, file_at, holders
-from joinq._native import ON_DEATH, ffi, lib, look
+from joinq._native import ON_DEATH, all_attached, ffi, lib, look
 from joinq._stats import Stats, stats_of, traits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from joinq._jnq import CData
 
-__all__ = ["Seen", "View", "find", "view_of"]
+__all__ = ["Seen", "View", "find", "view_of", "views_of"]
 
 KINDS = {lib.JNQ_JOINABLE: "JoinableQueue", lib.JNQ_QUEUE: "Queue", lib.JNQ_SIMPLE: "SimpleQueue"}
 _ON_DEATH = {number: word for word, number in ON_DEATH.items()}
@@ -81,6 +81,22 @@ def view_of(handle: CData) -> View:
         holders=tuple(holders(handle)),
         deaths=tuple(deaths(handle)),
     )
+
+
+def views_of(pids: Iterable[int], known: Container[int] = ()) -> dict[int, View]:
+    """The queues of this process and of others, by id, as far as they can be seen, but not those of the known ids."""
+    ours = (handle for handle in all_attached() if lib.jnq_id(handle) not in known)
+    found = {view.id: view for view in map(view_of, ours)}
+    for pid in pids:
+        if pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # it is gone, or another user's; or there is no /proc
+            for seen in find(pid):
+                with contextlib.suppress(OSError, RuntimeError, EOFError):
+                    view = seen.look()
+                    if view.id not in known:
+                        found.setdefault(view.id, view)
+    return found
 
 
 @dataclass

@@ -7,13 +7,10 @@ are found from outside.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from joinq._holders import tasks
-from joinq._native import all_attached, lib
-from joinq._observe import View, find, view_of
+from joinq._observe import View, views_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,22 +26,7 @@ _MOST = 32
 def elsewhere(view: View) -> list[View]:
     """The other queues of the living processes that have tasks of this one in hand, as far as they can be seen."""
     pids = [holder.pid for holder in view.holders if holder.alive and holder.tasks][:_MOST]
-    found: dict[int, View] = {}
-    if pids:
-        for handle in all_attached():
-            if lib.jnq_id(handle) != view.id:
-                other = view_of(handle)
-                found[other.id] = other
-    for pid in pids:
-        if pid == os.getpid():
-            continue
-        with contextlib.suppress(OSError):  # it is gone, or another user's; or there is no /proc
-            for seen in find(pid):
-                with contextlib.suppress(OSError, RuntimeError, EOFError):
-                    other = seen.look()
-                    found.setdefault(other.id, other)
-    found.pop(view.id, None)
-    return list(found.values())
+    return list(views_of(pids, known={view.id}).values()) if pids else []
 
 
 def explain(view: View, others: Iterable[View] | None = None, when: str = "") -> list[str]:
