@@ -180,6 +180,11 @@ typedef struct {
     char name[64];     /* UTF-8, zero-terminated */
 } jnq_traits;
 
+/* How many deaths were noticed, how many tasks of the dead were redelivered, and how many given up. */
+typedef struct {
+    uint64_t deaths, redeliveries, letters;
+} jnq_tidings;
+
 /* A dead letter. */
 typedef struct {
     const char *payload; /* in the segment, as long as the handle lives */
@@ -372,6 +377,10 @@ int jnq_read_death(jnq_queue *q, uint64_t number, jnq_death *out);
 
 /* 1 if this process has made dead letters since it was last asked. */
 int jnq_news(jnq_queue *q);
+
+/* 1 if there are tidings since this process attached, or was last told; with `own` only if it has caused some. Then
+ * *before is what they were then, and all of them count as told; but with NULL they do not. Requires the GIL. */
+int jnq_untold(jnq_queue *q, int own, jnq_tidings *before);
 
 /* The next dead letter, newest first: *cursor is 0 at first. Returns JNQ_OK, JNQ_EMPTY (no more) or JNQ_CORRUPT. */
 int jnq_read_letter(jnq_queue *q, uint64_t *cursor, jnq_letter *out);

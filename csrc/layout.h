@@ -332,7 +332,7 @@ struct jnq_spins {
 
 /* What one process knows of the queue. `me`, `owner` and `fork` are written under the procs
  * lock; the rest is constant after create or attach, but for `users`, an atomic count, `spins` and `wake_ns`, guesses
- * that threads may race for, and `news`. */
+ * that threads may race for, `news`, `noticed`, and `told`, which the GIL guards. */
 struct jnq_queue {
     struct jnq_shared *sh;
     char *base; /* == sh; offsets are added to it */
@@ -358,8 +358,10 @@ struct jnq_queue {
     uint32_t on_death;   /* as in the segment */
     uint32_t measured;   /* the same */
     uint32_t news;       /* this process has made dead letters and not said so; 2: but been interrupted for it */
+    uint32_t noticed;    /* this process has noticed a death, or moved tasks of the dead, and not said so */
     uint32_t mute;       /* this process will not put any more */
     bool watched;        /* see watch.h */
+    jnq_tidings told;    /* see jnq_untold() */
     struct jnq_queue *next_watched;
     struct jnq_end ends[JNQ_WAITS];
     struct jnq_spins spins[JNQ_WAITS];

@@ -107,6 +107,14 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
     return JNQ_OK;
 }
 
+static jnq_tidings tidings(struct jnq_queue *q)
+{
+    struct jnq_head *head = &q->sh->head;
+    return (jnq_tidings){.deaths = load_sc(&q->sh->procs.deaths),
+                         .redeliveries = load_sc(&head->redeliveries),
+                         .letters = list_length(load_sc(&head->dead))};
+}
+
 int jnq_attach(int fd, jnq_queue **out)
 {
     struct jnq_queue *q;
@@ -126,6 +134,7 @@ int jnq_attach(int fd, jnq_queue **out)
     }
     spin_init(q);
     q->users = 1;
+    q->told = tidings(q);
     *out = q;
     return JNQ_OK;
 }
@@ -1033,6 +1042,20 @@ int jnq_news(jnq_queue *q)
     uint32_t news = load_relaxed(&q->news);
     store_relaxed(&q->news, 0);
     return news != 0;
+}
+
+int jnq_untold(jnq_queue *q, int own, jnq_tidings *before)
+{
+    if (own && !load_relaxed(&q->noticed))
+        return 0;
+    if (before)
+        store_sc(&q->noticed, 0); /* what is noticed from now on will be told the next time, perhaps in vain */
+    jnq_tidings now = tidings(q), then = q->told;
+    if (before) {
+        *before = then;
+        q->told = now;
+    }
+    return now.deaths != then.deaths || now.redeliveries != then.redeliveries || now.letters != then.letters;
 }
 
 int jnq_read_letter(jnq_queue *q, uint64_t *cursor, jnq_letter *out) { return cells_letter(q, cursor, out); }

@@ -138,8 +138,10 @@ static int lock_and_inherit(struct jnq_queue *q, uint32_t owner, bool killed, in
 /* What remains of the entry of a dead owner: nothing, or a grave that tells whose its unfinished tasks were. */
 static void close_entry(struct jnq_queue *q, uint32_t owner, uint64_t tasks)
 {
-    if (procs_entry(q, owner)->exit != EXIT_CLEAN)
+    if (procs_entry(q, owner)->exit != EXIT_CLEAN) {
         procs_tell(q, owner, tasks);
+        store_relaxed(&q->noticed, 1);
+    }
     if (q->on_death == JNQ_RAISE && procs_holds(q, owner) && counts_unfinished(q)) {
         if (procs_entry(q, owner)->exit == EXIT_CLEAN)
             store_sc(&q->sh->foreign, 1);

@@ -13,6 +13,7 @@ import faulthandler
 import functools
 import gc
 import itertools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -222,6 +223,19 @@ def tell_of_processes(channel, queue):
     queue.qsize()
     channel.recv()
     return joinq.processes()
+
+
+def log_of_join(channel, queue):
+    """What the logger says during a join() that fails."""
+    texts = []
+    handler = logging.Handler()
+    handler.emit = lambda record: texts.append(record.getMessage())
+    logging.getLogger("joinq").addHandler(handler)
+    try:
+        queue.join(LIMIT)
+    except joinq.LostTasks:
+        pass
+    return texts
 
 
 def square(channel, tasks, results):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from joinq._holders import Holder, death, has_writer, holders, lost, tasks
 from joinq._leases import DeadLetter, Leases, dead_letters, leases_of
+from joinq._log import tell
 from joinq._names import checked
 from joinq._native import (
     EMPTY,
@@ -179,6 +180,7 @@ class _Shared:
 
     def _idle(self) -> None:
         """What a blocked get() looks for, once a second."""
+        tell(self._handle)
         if self._leases is not None and lib.jnq_news(self._handle):
             self._tell_letters()
         if self._at_end():
@@ -189,6 +191,7 @@ class _Shared:
         return self._put_closed and not has_writer(self._handle) and not lib.jnq_qsize(self._handle)
 
     def _get_error(self, rc: int) -> Exception:
+        tell(self._handle)
         return EOFError() if rc == EMPTY and self._at_end() else error(rc)
 
     def _take_anyway(self, outcome: list[Any], key: Key) -> Any:
@@ -841,6 +844,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
         rc = INTERRUPTED
         while rc == INTERRUPTED:
             rc = lib.jnq_join(self._handle, since, deadline)
+            tell(self._handle, own=False)
             if self._leases:
                 self._tell_letters()
         if rc == LOST:
