@@ -1,5 +1,6 @@
 """multiprocessing.JoinableQueue as it should have been: fast, and not to be hung by a process that dies."""
 
+from joinq import metrics
 from joinq._arrays import empty
 from joinq._context import get_context
 from joinq._family import ProcessInfo, processes
@@ -41,6 +42,7 @@ __all__ = [
     "empty",
     "get_context",
     "install",
+    "metrics",
     "parent_process",
     "process_cpu_count",
     "processes",
