@@ -234,6 +234,8 @@ int cells_redeliver(struct jnq_queue *q, uint32_t owner, bool killed, uint64_t *
     store_sc(&sh->head.redeliveries, sh->head.redeliveries + (n - first) - letters);
     if (letters)
         store_relaxed(&q->news, 1);
+    if (n > first || letters)
+        store_relaxed(&q->noticed, 1);
     for (uint64_t i = first; i < n; i++)
         if (!mark_moved(q, leases[i].unit))
             rc = JNQ_CORRUPT;

@@ -1,9 +1,12 @@
 #include "counts.h"
 
+#include <string.h>
+
 #include "atomics.h"
 #include "procs.h"
 
 #define ONE_REPORT (DONES + 1)
+#define LOOKS 1000
 
 uint64_t counts_tasks(struct jnq_queue *q)
 {
@@ -39,6 +42,47 @@ uint64_t counts_finished(struct jnq_queue *q)
 {
     struct jnq_shared *sh = q->sh;
     return load_sc(&sh->dones) + list_length(load_sc(&sh->head.dead));
+}
+
+struct words {
+    uint64_t dones, dead, takes, front, puts, cut;
+};
+
+static struct words look(const struct jnq_shared *sh)
+{
+    return (struct words){.dones = load_sc(&sh->dones),
+                          .dead = load_sc(&sh->head.dead),
+                          .takes = load_sc(&sh->takes),
+                          .front = load_sc(&sh->head.front),
+                          .puts = load_sc(&sh->puts),
+                          .cut = load_sc(&sh->cut)};
+}
+
+static bool same(const struct words *a, const struct words *b) { return !memcmp(a, b, sizeof *a); }
+
+bool counts_same(const struct jnq_shared *a, const struct jnq_shared *b)
+{
+    struct words of_a = look(a), of_b = look(b);
+    return same(&of_a, &of_b);
+}
+
+/* Their difference, or 0: words of different moments may be out of order. */
+static uint64_t less(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
+
+void counts_read(struct jnq_queue *q, jnq_counters *out)
+{
+    struct words words = look(q->sh), again;
+    for (int looks = LOOKS; looks && (again = look(q->sh), !same(&words, &again)); looks--)
+        words = again;
+    uint64_t tasks = words.cut ? less(words.cut, 1) : words.puts;
+    out->puts = words.puts;
+    out->takes = words.takes;
+    out->dones = words.dones;
+    out->dead_letters = list_length(words.dead);
+    out->queued = words.cut ? 0 : less(words.puts + list_length(words.front), words.takes);
+    out->unfinished = less(tasks, words.dones + out->dead_letters);
+    out->gets = less(tasks, out->queued);
+    out->discarded = less(words.puts, tasks);
 }
 
 bool counts_plausible(struct jnq_queue *q)

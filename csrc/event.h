@@ -53,8 +53,8 @@ struct jnq_event {
     uint32_t seq;
     uint32_t announced; /* twice the number of announcements, and EVENT_DEEP */
     uint32_t answered;
-    uint32_t all; /* semaphore door: seq of the last wake for all */
-    union {       /* both builds keep the room */
+    uint32_t all;          /* semaphore door: seq of the last wake for all */
+    union {                /* both builds keep the room */
         sem_t sem;         /* semaphore door */
         uint64_t woken_ns; /* futex door: when somebody was last woken */
         char room[32];
@@ -97,8 +97,8 @@ bool event_is_deep(struct jnq_event *ev);
 /* Lowers EVENT_DEEP and wakes all if it is up; before the caller's step. Costs one load when nobody sleeps long. */
 void event_alert(struct jnq_event *ev);
 
-/* Wakes up to n sleepers, after the caller's step. Costs one load when nobody sleeps. */
-void event_notify(struct jnq_event *ev, uint64_t n);
+/* Wakes up to n sleepers, after the caller's step. Costs one load when nobody sleeps: then false. */
+bool event_notify(struct jnq_event *ev, uint64_t n);
 
 /* When a waker last found somebody to wake, or tried to; 0 if that is not known. */
 int64_t event_woken_ns(struct jnq_event *ev);

@@ -307,6 +307,21 @@ static int back(struct jnq_queue *q, uint64_t unit, uint64_t n)
     return JNQ_OK;
 }
 
+static void note_peak(struct jnq_heap *heap, uint64_t used)
+{
+    uint64_t peak = load_relaxed(&heap->peak);
+    while (used > peak && (int64_t)used > 0) /* below 0: a process died between two words, see heap_sweep() */
+        if (cas_sc(&heap->peak, &peak, used))
+            break;
+}
+
+void heap_glance(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *peak_bytes)
+{
+    int64_t used = (int64_t)load_sc(&q->sh->heap.used);
+    *used_bytes = used > 0 ? (uint64_t)used * q->unit_bytes : 0;
+    *peak_bytes = load_relaxed(&q->sh->heap.peak) * q->unit_bytes;
+}
+
 static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *unit)
 {
     struct jnq_heap *heap = &q->sh->heap;
@@ -326,7 +341,7 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
         if ((rc = back(q, found, n)))
             return rc;
     }
-    add_sc(&heap->used, n);
+    note_peak(heap, add_sc(&heap->used, n));
     *unit = found;
     return JNQ_OK;
 }

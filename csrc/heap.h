@@ -94,6 +94,9 @@ void heap_own(struct jnq_queue *q, uint64_t unit);
 /* Makes the run a lease of the owner, or (0) ends that. Requires the head lock. */
 void heap_lease(struct jnq_queue *q, uint64_t unit, uint32_t owner);
 
+/* What used runs take, and the most that they ever took, without the lock: wrong after a death until the next sweep. */
+void heap_glance(struct jnq_queue *q, uint64_t *used_bytes, uint64_t *peak_bytes);
+
 /* Whose lease the run is, or 0. */
 uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit);
 

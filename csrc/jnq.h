@@ -78,12 +78,16 @@ enum jnq_form {
 
 enum jnq_wait { JNQ_IN_GET = 0, JNQ_IN_PUT = 1, JNQ_IN_JOIN = 2 };
 
+/* What the program calls the queue. Nothing here depends on it. */
+enum jnq_class { JNQ_UNKNOWN = 0, JNQ_JOINABLE = 1, JNQ_QUEUE = 2, JNQ_SIMPLE = 3 };
+
 #define JNQ_NOW 0
 #define JNQ_FOREVER 0x7fffffffffffffff
 #define JNQ_INLINE_BYTES 8176  /* longest payload that is copied instead of lent */
 #define JNQ_PREFACE_BYTES 4032 /* of an extent that is given */
 
 #define JNQ_NAME_BYTES 48   /* room for a process's name, with its final zero */
+#define JNQ_LABEL_BYTES 64  /* the same for a queue's */
 #define JNQ_LETTER_DEATHS 3 /* so many deaths are remembered of a task */
 
 /* Where jnq_get() leaves an item. The caller owns it and reuses it; one box serves one call at a time, and must not be
@@ -114,37 +118,72 @@ typedef struct {
     uint32_t form;
 } jnq_packed;
 
-/* A consistent-enough copy of the queue's counters, for people. */
+/* A copy of the queue's counters, for people. */
 typedef struct {
     uint64_t puts, takes, dones, queued, unfinished;
+    uint64_t gets;      /* items that were taken and have not gone back to the queue */
+    uint64_t discarded; /* items that shutdown(immediate) has thrown away */
     uint64_t maxsize;
     uint64_t segment_bytes; /* address space reserved */
     uint64_t used_bytes;    /* held by items, blocks and lent payloads */
     uint64_t reserve_bytes; /* free and still backed by memory */
     uint64_t processes;     /* entries in use in the process table, the dead not yet found included */
     uint64_t recoveries;    /* locks taken over from a process that died holding them */
-    uint64_t deaths;        /* dead processes found */
+    uint64_t deaths;        /* processes found that had died otherwise than in order */
     uint64_t redeliveries;  /* tasks of dead processes that went back to the queue */
     uint64_t dead_letters;  /* tasks that killed so many of their takers that they did not */
     uint64_t put_bytes;     /* of a measured queue, else 0: payload bytes ever put, */
-    uint64_t backlog;       /* the most items that were ever queued, */
-    uint64_t blocked_ns[3]; /* and how long threads waited, all together, by enum jnq_wait; a wait under way is counted
-                               once a second */
+    uint64_t backlog;       /* and the most items that were ever queued */
+    uint64_t peak_bytes;    /* the most that used_bytes has been */
+    uint64_t waiting[3];    /* threads that wait, by enum jnq_wait */
+    uint64_t blocked_ns[3]; /* how long threads have waited, all together; a wait under way is counted once a second */
+    uint64_t wakes;         /* how often one that slept was woken */
     uint64_t foreign;       /* 1: whose the unfinished tasks are cannot be told any more (JNQ_RAISE) */
 } jnq_counters;
 
 /* An attached process, for people. Times are nanoseconds ago, 0 if there is nothing to say. */
 typedef struct {
+    uint64_t start; /* of the process, in clock ticks since boot */
     uint32_t pid;
     uint32_t dead;          /* 1: its process is dead */
     uint32_t exit;          /* 0, or what it announced with jnq_depart(): 1 clean, 2 failed */
+    uint32_t status;        /* of a dead one, as wait(2) has it; 0: not known */
     uint32_t unsure;        /* 1: it died while it reported tasks done; they may count as in hand, or not */
     uint64_t tasks;         /* taken and not reported done */
     uint64_t oldest_ns;     /* the oldest of them was taken so long ago, or longer if there are more than 8 */
     uint32_t waiting[3];    /* threads that are blocked, by enum jnq_wait */
     uint64_t waiting_ns[3]; /* for how long the first of them */
+    uint64_t puts;          /* items that it has put, */
+    uint64_t gets;          /* and taken, but for those that it gave back */
+    uint64_t idle_ns;       /* it was last noted to do something so long ago: see procs.h */
     char name[48];          /* UTF-8, zero-terminated */
 } jnq_holder;
+
+/* A process that has died otherwise than in order. */
+typedef struct {
+    uint64_t time_ms; /* when it was found, milliseconds since the epoch */
+    uint64_t tasks;   /* that it had in hand, as far as that is known */
+    uint32_t pid;
+    uint32_t status; /* as in jnq_holder */
+    uint32_t failed; /* 1: it has announced that it failed */
+    char name[48];
+} jnq_death;
+
+/* What a queue is from its beginning on, and whether it has ended. */
+typedef struct {
+    uint64_t id; /* as jnq_id() */
+    uint64_t maxsize;
+    uint32_t on_death; /* enum jnq_on_death */
+    uint32_t max_deliveries;
+    uint32_t kind;     /* enum jnq_class */
+    uint32_t shutdown; /* as jnq_is_shutdown() */
+    char name[64];     /* UTF-8, zero-terminated */
+} jnq_traits;
+
+/* How many deaths were noticed, how many tasks of the dead were redelivered, and how many given up. */
+typedef struct {
+    uint64_t deaths, redeliveries, letters;
+} jnq_tidings;
 
 /* A dead letter. */
 typedef struct {
@@ -175,6 +214,11 @@ int jnq_attach(int fd, jnq_queue **out);
 
 /* Lets the queue be measured: see jnq_counters. Requires that nobody else has it yet. */
 void jnq_measure(jnq_queue *q);
+
+/* Gives the queue a class and a name, cut off at JNQ_LABEL_BYTES - 1. Requires the same. */
+void jnq_label(jnq_queue *q, int kind, const char *name);
+
+void jnq_read_traits(jnq_queue *q, jnq_traits *out);
 
 /* The name by which others shall know this process, cut off at JNQ_NAME_BYTES - 1, from its next entry into a process
  * table on (attach, create, first use after a fork). */
@@ -306,19 +350,37 @@ int jnq_is_shutdown(jnq_queue *q);
 /* 1 if this process, not one that it was forked from, has put something. */
 int jnq_has_put(jnq_queue *q);
 
-/* Fills *out; the figures are read one after another. */
+/* Fills *out, without a lock: puts, takes, dones and what follows from them as of one moment, if they stand still for
+ * some nanoseconds during one of many looks; the others one after another. The bytes are as heap_glance() says, and
+ * reserve_bytes is 0. */
+void jnq_glance(jnq_queue *q, jnq_counters *out);
+
+/* The same, and the bytes exactly: under the heap's lock, for as long as a walk through it takes. */
 void jnq_count(jnq_queue *q, jnq_counters *out);
 
-/* The same, but for the bytes in use, of the queue in `fd`, without joining it; fd stays the caller's. Returns JNQ_OK,
- * JNQ_MISMATCH, or an errno. */
-int jnq_inspect(int fd, jnq_counters *out);
+/* Takes a picture of the queue in `fd`, which only has to be readable, and stays the caller's. Neither locks, writes nor
+ * maps anything, so the queue is not disturbed, whoever is killed when, and whatever the file holds only makes the picture
+ * wrong. *out is for jnq_glance(), jnq_read_traits(), jnq_read_holder() and jnq_forget(), and does not change. Returns
+ * JNQ_OK, JNQ_EMPTY (there is no queue in the file), JNQ_MISMATCH (it is one that another build has made), JNQ_NAMESPACE,
+ * or an errno. */
+int jnq_look(int fd, jnq_queue **out);
+
+/* Frees the picture. */
+void jnq_forget(jnq_queue *q);
 
 /* The entry `number` (1 and up) of the process table, the dead whose tasks are lost included. Returns JNQ_OK,
  * JNQ_EMPTY (not in use) or JNQ_TIMEOUT (there is none so high). */
 int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out);
 
+/* The death `number`, 1 and up to jnq_counters.deaths. JNQ_OK, or JNQ_EMPTY: only the last few are remembered. */
+int jnq_read_death(jnq_queue *q, uint64_t number, jnq_death *out);
+
 /* 1 if this process has made dead letters since it was last asked. */
 int jnq_news(jnq_queue *q);
+
+/* 1 if there are tidings since this process attached, or was last told; with `own` only if it has caused some. Then
+ * *before is what they were then, and all of them count as told; but with NULL they do not. Requires the GIL. */
+int jnq_untold(jnq_queue *q, int own, jnq_tidings *before);
 
 /* The next dead letter, newest first: *cursor is 0 at first. Returns JNQ_OK, JNQ_EMPTY (no more) or JNQ_CORRUPT. */
 int jnq_read_letter(jnq_queue *q, uint64_t *cursor, jnq_letter *out);

@@ -44,9 +44,9 @@
  *   asked, ready   see ready.h
  *   spinning       see spin.h
  *   measured       creator            none       before attach  nothing is counted
+ *   kind, name     creator            none       before attach  nobody else has it
  *   figures.bytes, put                tail lock  relaxed        this put is missing from them
  *     .backlog
- *   figures.blocked get, put, join    none       relaxed        this wait, or its last second, is missing
  *   recoveries     recover.c          none       sc             a figure for people
  *   broken         recover.c, heap.c  none       sc             the next one finds the same
  *
@@ -77,7 +77,7 @@
 #include "jnq.h"
 
 #define JNQ_MAGIC 0x716e696f6a30ff89u /* "\x89\xff0joinq", low byte first */
-#define JNQ_FORMAT 5u
+#define JNQ_FORMAT 6u
 
 #define LINE_BYTES 64
 #define BLOCK_BYTES 65536 /* the unit in which the queue itself grows */
@@ -85,6 +85,7 @@
 #define PROCS_MAX 65535   /* so many processes can be attached at once; fewer to a small segment */
 #define PROCS_SHARE 32    /* of a small segment: that part is their table */
 #define PROC_TAKEN 8
+#define OBITS 8
 #define JNQ_WAITS 3 /* enum jnq_wait */
 #define SPIN_SLOTS 8
 #define DONES_BITS 16
@@ -130,17 +131,29 @@ struct jnq_heap {
     uint64_t map_ready;      /* bytes of the unit map that are backed by memory */
     uint64_t returned_ns;    /* when memory was last given back */
     uint64_t keep;           /* units that may stay warm for large items that pass now */
+    uint64_t peak;           /* the most that `used` has been; a figure for people */
     uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
+};
+
+/* Who has died. */
+struct jnq_obit {
+    uint64_t time_ms; /* when it was found, since the epoch */
+    uint64_t tasks;   /* that it had in hand */
+    uint32_t pid;
+    uint16_t status; /* as in its entry, as is the rest */
+    uint16_t exit;
+    char name[JNQ_NAME_BYTES];
 };
 
 struct jnq_procs {
     pthread_mutex_t lock;
-    uint64_t count; /* entries ever used; those behind were never touched */
-    uint64_t ready; /* bytes of the table that are backed by memory */
-    uint64_t rover; /* where the next look for the dead begins */
-    uint64_t deaths;
-    uint64_t graves;  /* entries in the state PROC_GRAVE; may lag */
-    uint64_t seen_ns; /* when waiters last looked for the dead */
+    uint64_t count;               /* entries ever used; those behind were never touched */
+    uint64_t ready;               /* bytes of the table that are backed by memory */
+    uint64_t rover;               /* where the next look for the dead begins */
+    uint64_t deaths;              /* of processes that did not end in order */
+    uint64_t graves;              /* entries in the state PROC_GRAVE; may lag */
+    uint64_t seen_ns;             /* when waiters last looked for the dead */
+    struct jnq_obit obits[OBITS]; /* of the last of them, by `deaths` before */
 };
 
 enum proc_exit { EXIT_CLEAN = 1, EXIT_FAILED = 2 };
@@ -149,18 +162,23 @@ enum proc_state { PROC_FREE = 0, PROC_LIVE = 1, PROC_GRAVE = 2 };
 /* One attached handle. Owner number: index + 1. */
 struct jnq_proc {
     uint64_t start; /* of the process, in clock ticks since boot: tells a reused pid apart */
+    /* Of all processes that have had the entry: so nothing is lost when one dies. */
+    uint64_t blocked_ns[JNQ_WAITS]; /* how long their threads waited, by enum jnq_wait */
+    uint64_t wakes;                 /* how often a sleeping thread was woken */
     uint32_t pid;
     uint32_t state;                /* enum proc_state; the last word to be set, the last to be cleared */
     uint64_t takes;                /* tasks taken, less those given back */
     uint64_t dones;                /* tasks reported done, and in the upper DONES_BITS how many reports are under way */
-    uint64_t taken_ns[PROC_TAKEN]; /* when it took them, by the last bits of takes */
-    uint64_t wait_ns[3];           /* since when, by enum jnq_wait */
-    uint64_t left_ns[3];           /* when the last one stopped waiting */
-    uint32_t waiting[3];           /* threads that wait */
-    uint32_t exit;                 /* announced: 1 clean, 2 failed */
+    uint64_t taken_ns[PROC_TAKEN]; /* when it took them, by the last bits of takes; not with JNQ_IGNORE */
+    uint64_t wait_ns[JNQ_WAITS];   /* since when, by enum jnq_wait */
+    uint64_t left_ns[JNQ_WAITS];   /* when the last one stopped waiting */
+    uint64_t puts;                 /* items put */
+    uint64_t active_ns;            /* when it was last noted to do something: see procs.h */
+    uint32_t waiting[JNQ_WAITS];   /* threads that wait */
+    uint8_t exit;                  /* announced: enum proc_exit */
+    uint8_t mute;                  /* 1: it will not put any more */
+    uint16_t status;               /* of a dead one, as wait(2) has it; 0: not known */
     char name[JNQ_NAME_BYTES];
-    uint32_t mute; /* 1: it will not put any more */
-    char room[44];
 };
 
 /* A pipe that is filled or empty, for poll(2). */
@@ -178,7 +196,6 @@ struct jnq_ready {
 struct jnq_figures {
     uint64_t bytes;   /* of all payloads ever put */
     uint64_t backlog; /* the most items that were ever queued */
-    uint64_t blocked_ns[JNQ_WAITS];
 };
 
 struct jnq_shared {
@@ -203,6 +220,8 @@ struct jnq_shared {
     uint64_t broken;  /* a lock or its repair shows what only foreign writes can cause: all are refused from then on */
     uint32_t measured;
     uint32_t asked; /* by enum jnq_wait, a bit each: somebody wants to poll() for it */
+    uint64_t kind;  /* enum jnq_class, for people, as is the name */
+    char name[JNQ_LABEL_BYTES];
 
     _Alignas(LINE_BYTES) struct jnq_tail tail;
 
@@ -313,7 +332,7 @@ struct jnq_spins {
 
 /* What one process knows of the queue. `me`, `owner` and `fork` are written under the procs
  * lock; the rest is constant after create or attach, but for `users`, an atomic count, `spins` and `wake_ns`, guesses
- * that threads may race for, and `news`. */
+ * that threads may race for, `news`, `noticed`, and `told`, which the GIL guards. */
 struct jnq_queue {
     struct jnq_shared *sh;
     char *base; /* == sh; offsets are added to it */
@@ -344,8 +363,10 @@ struct jnq_queue {
     uint32_t on_death;   /* as in the segment */
     uint32_t measured;   /* the same */
     uint32_t news;       /* this process has made dead letters and not said so; 2: but been interrupted for it */
+    uint32_t noticed;    /* this process has noticed a death, or moved tasks of the dead, and not said so */
     uint32_t mute;       /* this process will not put any more */
     bool watched;        /* see watch.h */
+    jnq_tidings told;    /* see jnq_untold() */
     struct jnq_queue *next_watched;
     struct jnq_end ends[JNQ_WAITS];
     struct jnq_spins spins[JNQ_WAITS];

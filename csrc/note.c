@@ -24,6 +24,7 @@ static void step(struct jnq_queue *q, enum note_kind kind, uint32_t owner, uint6
 {
     if (q->on_death == JNQ_IGNORE) {
         store_sc(word, value);
+        procs_take(q, kind == NOTE_RETURN ? -(int64_t)n : (int64_t)n);
         return;
     }
     struct jnq_note *note = &q->sh->head.note;

@@ -14,7 +14,7 @@
  *   LEASE of the   note_step,         head lock  see heap.h     note_repair sets it
  *     unit         note_repair
  *
- * With JNQ_IGNORE nothing is noted: nothing depends on the step. */
+ * With JNQ_IGNORE nothing is noted: nothing but a figure depends on the step. */
 #ifndef JNQ_NOTE_H
 #define JNQ_NOTE_H
 

@@ -6,12 +6,28 @@
  *   entry state    enter, leave,    procs lock  rel/acq  none: the one step
  *                  reap
  *   entry takes    see note.h       head lock
+ *   entry puts     put              tail lock   relaxed  this put is missing from it
  *   entry dones    task_done        none        sc       the reports under way in it tell: it is unsure
+ *   entry          get, put, join   none        relaxed  this wait, or its last second, is missing
+ *     blocked_ns
+ *   entry wakes    get, put, join   none        relaxed  this wake-up is missing
+ *   entry status   reap             procs lock  relaxed  not known; or the next one finds it
  *   entry others   its process      none        relaxed  figures for people; exit: none
  *   count          enter            procs lock  plain    one entry too few is known: it was not live yet
  *   ready          enter            procs lock  plain    too low: memory is readied twice
  *   rover, deaths, enter, reap      procs lock  plain    hints, and a figure for people
  *     graves
+ *   obits          reap             procs lock  plain    not told yet: the next one writes it again; after
+ *                                                        `deaths` and before the state: told twice
+ *
+ * What the processes of an entry have counted stays in it: blocked_ns and wakes go on from where the last one has left
+ * them, so their sums over the table are those of all processes that there ever were, however these have ended. What
+ * is one process's own begins at 0.
+ *
+ * Last activity: a clock would cost each put and get more than all the rest that is counted. So active_ns is noted in
+ * every SEEN_EVERYth of them, and in those that wake somebody up; besides, a wait tells when it began and ended, and where
+ * tasks in hand are known (not with JNQ_IGNORE) each get its time. Who has put less than SEEN_EVERY items since, into a
+ * queue where nobody slept, seems to have been idle: its `puts` tells the difference between two looks.
  *
  * With JNQ_RAISE the entry of a process that died with tasks in hand stays, as a grave, for as long as tasks are
  * unfinished; but not more than GRAVES_MAX of them.
@@ -34,6 +50,7 @@
 #include "layout.h"
 
 #define GRAVES_MAX 64
+#define SEEN_EVERY 16
 
 /* For the creator. Returns 0 or an errno. */
 int procs_init(struct jnq_queue *q);
@@ -85,10 +102,36 @@ bool procs_wait(struct jnq_queue *q, enum jnq_wait in, int64_t now);
 /* Notes that it no longer waits, if it was noted. */
 void procs_wait_end(struct jnq_queue *q, enum jnq_wait in, int64_t now);
 
+/* Counts a wait of a thread of ours, and a wake-up. Nothing without an entry. */
+void procs_waited(struct jnq_queue *q, enum jnq_wait in, int64_t ns);
+void procs_woken(struct jnq_queue *q);
+
+/* Counts n items that we have just put (tail lock), or taken where nothing else counts them: with JNQ_IGNORE (head
+ * lock), fewer than 0 if they were given back. */
+void procs_put(struct jnq_queue *q, uint64_t n);
+void procs_take(struct jnq_queue *q, int64_t n);
+
+/* Notes that this process is doing something. Out of the way of those that seldom need it. */
+__attribute__((noinline, cold)) void procs_active(struct jnq_queue *q);
+
+/* What all processes that there ever were have counted, and who waits now. */
+void procs_sum(struct jnq_queue *q, jnq_counters *out);
+
+/* Notes how a process that is still a zombie has ended. For who has found it dead; procs lock. */
+void procs_note_status(struct jnq_queue *q, uint32_t owner);
+
+/* Counts a death, and remembers whose, with so many tasks in hand. Procs lock. */
+void procs_tell(struct jnq_queue *q, uint32_t owner, uint64_t tasks);
+
+/* The tasks that the owner has in hand, as far as that is known. */
+uint64_t procs_tasks(struct jnq_queue *q, uint32_t owner);
+
+/* jnq_read_death(). */
+int procs_obit(struct jnq_queue *q, uint64_t number, jnq_death *out);
+
 /* True if the entry is in use, and its process is certainly dead. */
 bool procs_dead(struct jnq_queue *q, uint32_t owner);
 
 uint32_t procs_count(struct jnq_queue *q); /* no entry behind this one is in use */
-uint64_t procs_live(struct jnq_queue *q);  /* entries in use, graves not counted */
 
 #endif

@@ -107,6 +107,14 @@ int jnq_create(int fd, uint64_t maxsize, int on_death, uint32_t max_deliveries, 
     return JNQ_OK;
 }
 
+static jnq_tidings tidings(struct jnq_queue *q)
+{
+    struct jnq_head *head = &q->sh->head;
+    return (jnq_tidings){.deaths = load_sc(&q->sh->procs.deaths),
+                         .redeliveries = load_sc(&head->redeliveries),
+                         .letters = list_length(load_sc(&head->dead))};
+}
+
 int jnq_attach(int fd, jnq_queue **out)
 {
     struct jnq_queue *q;
@@ -126,17 +134,24 @@ int jnq_attach(int fd, jnq_queue **out)
     }
     spin_init(q);
     q->users = 1;
+    q->told = tidings(q);
     *out = q;
     return JNQ_OK;
 }
 
 void jnq_measure(jnq_queue *q) { q->measured = q->sh->measured = 1; }
 
+void jnq_label(jnq_queue *q, int kind, const char *name)
+{
+    q->sh->kind = (uint64_t)kind;
+    strncpy(q->sh->name, name, sizeof q->sh->name - 1);
+}
+
 void jnq_name_process(const char *name) { procs_name(name); }
 
 void jnq_depart(jnq_queue *q, int failed)
 {
-    uint32_t none = 0;
+    uint8_t none = 0;
     if (procs_entered(q))
         cas_sc(&q->me->exit, &none, failed ? EXIT_FAILED : EXIT_CLEAN);
 }
@@ -200,6 +215,8 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
         was_deep = is_deep;
         last_e = e;
         enum event_result woken = event_sleep(ev, e, until < deadline ? until : deadline);
+        if (woken == EVENT_WOKEN)
+            procs_woken(q);
         if (holds(q, arg))
             return JNQ_OK;
         now = event_now();
@@ -216,30 +233,23 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
     }
 }
 
-static int wait_unmeasured(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
+/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python
+ * has something to report, and once a second, because a signal that came while this thread was not asleep did not
+ * interrupt it. Without the GIL. */
+static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
 {
-    int64_t began = event_now();
-    if (spin_until(q, in, holds, arg, began))
+    int64_t began = event_now(), spun = began;
+    if (spin_until(q, in, holds, arg, &spun)) {
+        procs_waited(q, in, spun - began);
         return JNQ_OK;
+    }
     bool noted = procs_wait(q, in, began);
     int rc = sleep_until(q, in, holds, arg, event_now(), deadline);
     int64_t now = event_now();
     spin_slept(q, in, rc == JNQ_OK, began, event_woken_ns(event_of(q, in)), now);
     if (noted)
         procs_wait_end(q, in, now);
-    return rc;
-}
-
-/* Until the condition holds: JNQ_OK, JNQ_TIMEOUT, JNQ_LOST (join only), or JNQ_INTERRUPTED: on a signal, when Python
- * has something to report, and once a second, because a signal that came while this thread was not asleep did not
- * interrupt it. Without the GIL. */
-static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
-{
-    if (!q->measured)
-        return wait_unmeasured(q, in, holds, arg, deadline);
-    int64_t began = event_now();
-    int rc = wait_unmeasured(q, in, holds, arg, deadline);
-    add_relaxed(&q->sh->figures.blocked_ns[in], (uint64_t)(event_now() - began));
+    procs_waited(q, in, now - began);
     return rc;
 }
 
@@ -337,11 +347,14 @@ static int try_put(struct jnq_queue *q, struct put *put, int64_t until)
     uint64_t puts = load_relaxed(&sh->puts);
     rc = load_relaxed(&sh->ended) ? JNQ_SHUTDOWN : (q->measured ? push_measured : push_some)(q, put, until);
     uint64_t items = load_relaxed(&sh->puts) - puts;
+    if (items)
+        procs_put(q, items);
     lock_release(&sh->tail.lock);
     if (!items)
         return rc;
     store_relaxed(&q->put_fork, load_relaxed(&q->fork));
-    event_notify(&sh->items, items);
+    if (event_notify(&sh->items, items))
+        procs_active(q);
     ready_changed(q);
     return rc;
 }
@@ -549,7 +562,8 @@ static int64_t try_get(struct jnq_queue *q, jnq_box *box, int64_t until)
     box->fork = load_relaxed(&q->fork);
     if (rc == JNQ_LARGE)
         add_sc(&q->users, 1);
-    event_notify(&sh->space, 1);
+    if (event_notify(&sh->space, 1))
+        procs_active(q);
     ready_changed(q);
     return rc == JNQ_OK ? (int64_t)box->bytes : rc;
 }
@@ -854,6 +868,7 @@ int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline)
     if (deadline == JNQ_NOW)
         return recover_lost(q) ? JNQ_LOST : JNQ_TIMEOUT;
     void *gil = gil_give_up();
+    enter(q, lock_deadline(deadline)); /* only so that others see who waits */
     int rc = wait_for(q, JNQ_IN_JOIN, counts_zero, *since, deadline);
     gil_take_back(gil);
     return rc;
@@ -943,7 +958,7 @@ static void set_mute(jnq_queue *q, uint32_t mute)
 {
     store_relaxed(&q->mute, mute);
     if (procs_entered(q))
-        store_relaxed(&q->me->mute, mute);
+        store_relaxed(&q->me->mute, (uint8_t)mute);
 }
 
 void jnq_end_writing(jnq_queue *q) { set_mute(q, 1); }
@@ -980,49 +995,61 @@ int jnq_has_put(jnq_queue *q) { return procs_entered(q) && load_relaxed(&q->put_
 
 int jnq_is_shutdown(jnq_queue *q) { return load_sc(&q->sh->ended) != 0; }
 
-static void count(struct jnq_queue *q, jnq_counters *out)
+void jnq_read_traits(jnq_queue *q, jnq_traits *out)
+{
+    struct jnq_shared *sh = q->sh;
+    *out = (jnq_traits){.id = q->id,
+                        .maxsize = q->maxsize,
+                        .on_death = q->on_death,
+                        .max_deliveries = sh->max_deliveries,
+                        .kind = (uint32_t)sh->kind,
+                        .shutdown = load_sc(&sh->ended) != 0};
+    memcpy(out->name, sh->name, sizeof out->name - 1);
+}
+
+void jnq_glance(jnq_queue *q, jnq_counters *out)
 {
     struct jnq_shared *sh = q->sh;
     *out = (jnq_counters){
-        .puts = load_sc(&sh->puts),
-        .takes = load_sc(&sh->takes),
-        .dones = load_sc(&sh->dones),
-        .queued = counts_queued(q),
-        .unfinished = counts_unfinished(q),
         .maxsize = q->maxsize,
         .segment_bytes = q->bytes,
-        .processes = procs_live(q),
         .recoveries = load_sc(&sh->recoveries),
         .deaths = load_sc(&sh->procs.deaths),
         .redeliveries = load_sc(&sh->head.redeliveries),
-        .dead_letters = list_length(load_sc(&sh->head.dead)),
         .put_bytes = load_relaxed(&sh->figures.bytes),
         .backlog = load_relaxed(&sh->figures.backlog),
         .foreign = load_sc(&sh->foreign),
     };
-    for (int in = 0; in < JNQ_WAITS; in++)
-        out->blocked_ns[in] = load_relaxed(&sh->figures.blocked_ns[in]);
+    counts_read(q, out);
+    heap_glance(q, &out->used_bytes, &out->peak_bytes);
+    procs_sum(q, out);
 }
 
 void jnq_count(jnq_queue *q, jnq_counters *out)
 {
-    count(q, out);
+    jnq_glance(q, out);
     if (!procs_foreign(q) && !heap_lock(q, event_now() + EVENT_SLICE_NS)) {
         heap_count(q, &out->used_bytes, &out->reserve_bytes);
         heap_unlock(q);
     }
 }
 
-int jnq_inspect(int fd, jnq_counters *out)
+int jnq_look(int fd, jnq_queue **out)
 {
     struct jnq_queue *q;
-    int rc = segment_open(fd, &q);
+    int rc = segment_copy(fd, counts_same, &q);
     if (rc)
         return rc;
-    count(q, out);
-    segment_abandon(q);
+    if (procs_foreign(q)) {
+        segment_forget(q);
+        return JNQ_NAMESPACE;
+    }
+    q->on_death = q->sh->on_death;
+    *out = q;
     return JNQ_OK;
 }
+
+void jnq_forget(jnq_queue *q) { segment_forget(q); }
 
 int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out)
 {
@@ -1034,11 +1061,27 @@ int jnq_read_holder(jnq_queue *q, uint32_t number, jnq_holder *out)
     return JNQ_OK;
 }
 
+int jnq_read_death(jnq_queue *q, uint64_t number, jnq_death *out) { return procs_obit(q, number, out); }
+
 int jnq_news(jnq_queue *q)
 {
     uint32_t news = load_relaxed(&q->news);
     store_relaxed(&q->news, 0);
     return news != 0;
+}
+
+int jnq_untold(jnq_queue *q, int own, jnq_tidings *before)
+{
+    if (own && !load_relaxed(&q->noticed))
+        return 0;
+    if (before)
+        store_sc(&q->noticed, 0); /* what is noticed from now on will be told the next time, perhaps in vain */
+    jnq_tidings now = tidings(q), then = q->told;
+    if (before) {
+        *before = then;
+        q->told = now;
+    }
+    return now.deaths != then.deaths || now.redeliveries != then.redeliveries || now.letters != then.letters;
 }
 
 int jnq_read_letter(jnq_queue *q, uint64_t *cursor, jnq_letter *out) { return cells_letter(q, cursor, out); }

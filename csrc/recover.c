@@ -136,9 +136,12 @@ static int lock_and_inherit(struct jnq_queue *q, uint32_t owner, bool killed, in
 }
 
 /* What remains of the entry of a dead owner: nothing, or a grave that tells whose its unfinished tasks were. */
-static void close_entry(struct jnq_queue *q, uint32_t owner)
+static void close_entry(struct jnq_queue *q, uint32_t owner, uint64_t tasks)
 {
-    add_sc(&q->sh->procs.deaths, 1);
+    if (procs_entry(q, owner)->exit != EXIT_CLEAN) {
+        procs_tell(q, owner, tasks);
+        store_relaxed(&q->noticed, 1);
+    }
     if (q->on_death == JNQ_RAISE && procs_holds(q, owner) && counts_unfinished(q)) {
         if (procs_entry(q, owner)->exit == EXIT_CLEAN)
             store_sc(&q->sh->foreign, 1);
@@ -150,9 +153,11 @@ static void close_entry(struct jnq_queue *q, uint32_t owner)
 
 static int bury(struct jnq_queue *q, uint32_t owner, int64_t until)
 {
+    uint64_t tasks = procs_tasks(q, owner);
+    procs_note_status(q, owner);
     int rc = lock_and_inherit(q, owner, procs_entry(q, owner)->exit != EXIT_CLEAN, until);
     if (!rc)
-        close_entry(q, owner);
+        close_entry(q, owner, tasks);
     event_notify_all(&q->sh->zero); /* joiners look whether tasks are lost */
     return rc;
 }

@@ -20,6 +20,7 @@
  * memory of the machine, and is halved until it fits the limits of the process. */
 #define RESERVE_MIN ((uint64_t)1 << 20)
 #define RESERVE_USUAL ((uint64_t)64 << 30)
+#define LOOKS 100
 
 static uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
@@ -188,6 +189,76 @@ int segment_open(int fd, struct jnq_queue **out)
     *out = q;
     return 0;
 }
+
+/* --- looking from outside ---------------------------------------------------------------------------------- */
+
+/* The first bytes of a file: 0, JNQ_EMPTY if it has not so many, or an errno. */
+static int read_all(int fd, void *to, uint64_t bytes, uint64_t from)
+{
+    for (uint64_t n = 0; n < bytes;) {
+        ssize_t more = pread(fd, (char *)to + n, bytes - n, (off_t)(from + n));
+        if (more <= 0)
+            return more ? errno : JNQ_EMPTY;
+        n += (uint64_t)more;
+    }
+    return 0;
+}
+
+/* A header of one moment, if there is one. */
+static int copy_header(const struct jnq_queue *q, int fd,
+                       bool (*same)(const struct jnq_shared *, const struct jnq_shared *), struct jnq_shared *sh)
+{
+    struct jnq_shared before;
+    int rc = read_all(fd, sh, sizeof *sh, 0);
+    for (int looks = LOOKS; looks && !rc; looks--) {
+        before = *sh;
+        rc = read_all(fd, sh, sizeof *sh, 0);
+        if (same(&before, sh))
+            break;
+    }
+    if (rc)
+        return rc;
+    return sh->magic != JNQ_MAGIC ? JNQ_EMPTY : q->units && header_fits(q, sh) ? JNQ_OK : JNQ_MISMATCH;
+}
+
+int segment_copy(int fd, bool (*same)(const struct jnq_shared *, const struct jnq_shared *), struct jnq_queue **out)
+{
+    struct jnq_queue *q;
+    struct jnq_shared sh;
+    uint64_t size;
+    int rc = new_handle(fd, &q, &size);
+    if (rc)
+        return rc == JNQ_MISMATCH ? JNQ_EMPTY : rc;
+    measure(q, size);
+    rc = copy_header(q, fd, same, &sh);
+    if (!rc) {
+        if (sh.procs.count < q->procs_max)
+            q->procs_max = (uint32_t)sh.procs.count;
+        uint64_t table = q->procs_max * sizeof(struct jnq_proc);
+        if (posix_memalign((void **)&q->base, LINE_BYTES, q->procs_off + table))
+            rc = ENOMEM;
+        else
+            rc = read_all(fd, q->base + q->procs_off, table, q->procs_off);
+    }
+    if (rc) {
+        segment_forget(q);
+        return rc;
+    }
+    memcpy(q->base, &sh, sizeof sh);
+    q->sh = (struct jnq_shared *)q->base;
+    q->id = sh.id;
+    q->maxsize = sh.maxsize;
+    *out = q;
+    return JNQ_OK;
+}
+
+void segment_forget(struct jnq_queue *q)
+{
+    free(q->base);
+    free(q);
+}
+
+/* --- under way -------------------------------------------------------------------------------------------- */
 
 /* Another mapping of the segment: also without the descriptor, which the program may have closed. */
 static int map_again(struct jnq_queue *q)

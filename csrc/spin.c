@@ -134,29 +134,29 @@ static bool look(struct jnq_queue *q, condition *holds, uint64_t arg)
     return false;
 }
 
-bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t began)
+bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t *now)
 {
     struct jnq_spins *spins = &q->spins[in];
     if (load_relaxed(&spins->score) <= 0 || !in_company(q))
         return false;
-    int64_t now = began, until = began + load_relaxed(&spins->budget_ns);
+    int64_t began = *now, until = began + load_relaxed(&spins->budget_ns);
     uint64_t *slot = claim(q, began, until);
     if (!slot)
         return false;
     int64_t offer_at = load_relaxed(&spins->offer_first) ? began : began + OFFER_NS;
     bool held, wanted = false;
     do {
-        if (now >= offer_at) {
-            wanted = !offer_cpu(spins, &now);
-            offer_at = now + OFFER_NS;
+        if (*now >= offer_at) {
+            wanted = !offer_cpu(spins, now);
+            offer_at = *now + OFFER_NS;
         }
         held = look(q, holds, arg);
-        now = event_now();
-    } while (!held && !wanted && now < until);
+        *now = event_now();
+    } while (!held && !wanted && *now < until);
     give_back(slot, until);
     if (wanted)
         store_relaxed(&spins->score, -SCORE_MAX);
     else if (held)
-        learn(q, in, now - began);
+        learn(q, in, *now - began);
     return held;
 }

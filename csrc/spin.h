@@ -52,9 +52,9 @@ typedef bool condition(struct jnq_queue *q, uint64_t arg);
 /* For a new handle. */
 void spin_init(struct jnq_queue *q);
 
-/* True once the condition holds, if it does so while it pays to spin; `began` is now. Requires that no lock is held,
- * nor the GIL. */
-bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t began);
+/* True once the condition holds, if it does so while it pays to spin; *now goes on meanwhile. Requires that no lock is
+ * held, nor the GIL. */
+bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t *now);
 
 /* Learns from a wait that did not end in spin_until(): it began and ended then, with the condition or without;
  * `woken` is when somebody was last woken for it, 0 if that is not known. */

@@ -523,7 +523,9 @@ class Machine(RuleBasedStateMachine):
         }.items():
             assert figures[name] == value, (name, figures)
         if self.on_death in ("raise", "redeliver") and not oracle.foreign:
-            found = [(holder.pid, holder.dead, holder.tasks) for holder in holders(here.queue._handle) if holder.tasks]
+            found = [
+                (holder.pid, not holder.alive, holder.tasks) for holder in holders(here.queue._handle) if holder.tasks
+            ]
             expected = [(place.user.pid, False, oracle.in_hand(place.user)) for place in self.places]
             expected += [(user.pid, True, tasks) for user, tasks in oracle.graves.items()]
             assert sorted(found) == sorted(entry for entry in expected if entry[2])

@@ -77,7 +77,8 @@ def test_join_that_sleeps_is_woken_by_the_death(launch):
     victim.kill()
     error = joiner.result()
     assert isinstance(error, joinq.LostTasks)
-    assert [(dead.pid, dead.exitcode, dead.tasks) for dead in error.processes] == [(pid, None, 1)]
+    assert [(dead.pid, dead.tasks) for dead in error.processes] == [(pid, 1)]
+    assert error.processes[0].exitcode in (None, -signal.SIGKILL)  # who waited for it was faster, or not
 
 
 def test_lost_tasks_of_several(launch):

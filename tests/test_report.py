@@ -71,12 +71,59 @@ def test_figures_are_those_of_all_processes(report, method, how, code):
     assert rows[:2] == [["joinq: the queues of this program"], HEAD]
     sizes = [str(4 * 8), str(4 * 8), f"{4 * 1000:,}"]  # None takes nothing, and bytes themselves
     total = f"{sum(int(size.replace(',', '')) for size in sizes):,}"
-    assert [row[:-3] for row in rows[2:]] == [
+    assert [row[:-3] for row in rows[2:6]] == [
         ["JoinableQueue", "program.py:21", "1", "5", sizes[0], "5"],
         ["Queue", "program.py:21", "1", "4", sizes[1], "4"],
         ["SimpleQueue", "program.py:9", "1", "4", sizes[2], "4"],
         ["all", "3", "13", total, "5"],
     ]
+    left = [" ".join(row) for row in rows[6:]]
+    if how in ("kill", "exit"):  # with None in hand
+        assert left[0].startswith("JoinableQueue 'program.py:21', made at program.py:21: 1 task unfinished: ")
+        assert re.fullmatch(
+            r"process \d+ \(.*Process-1\) (died|was killed by SIGKILL), had 1 task in hand, .*", left.pop()
+        )
+    assert len(left) == (how in ("kill", "exit"))
+
+
+BLOCKED = """
+import multiprocessing, sys, joinq
+
+def work(tasks, results):
+    results.put(tasks.get())
+
+if __name__ == "__main__":
+    context = joinq.get_context(sys.argv[1])
+    tasks, results = context.JoinableQueue(name="tasks"), context.Queue(1, name="results")
+    results.put("full")
+    tasks.put(0)
+    worker = context.Process(target=work, args=(tasks, results))
+    worker.start()
+    while not results.stats().writers_blocked:
+        pass
+    print(worker.pid, flush=True)
+    multiprocessing.process._children.clear()  # is not waited for
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_who_is_still_blocked(tmp_path, method):
+    """With a task in hand, and in which queue, when the program ends."""
+    (tmp_path / "program.py").write_text(BLOCKED)
+    command = [sys.executable, "-m", "joinq", "run", "--report", "program.py", method]
+    with (
+        open(tmp_path / "said", "w") as said,
+        subprocess.Popen(command, cwd=tmp_path, stdout=said, stderr=subprocess.PIPE, text=True) as run,
+    ):
+        text = ""
+        while "this is not yet all" not in text:
+            line = run.stderr.readline()
+            assert line, text
+            text += line
+        os.kill(int((tmp_path / "said").read_text()), signal.SIGKILL)
+    assert "JoinableQueue 'tasks', made at program.py:9: 1 task unfinished: 0 of them in the queue, 1 taken" in text
+    assert "has 1 task in hand" in text
+    assert "in put() of queue 'results', which is full (1 item)" in text
 
 
 def test_time_blocked(report):

@@ -13,6 +13,7 @@ import faulthandler
 import functools
 import gc
 import itertools
+import logging
 import multiprocessing
 import os
 import pickle
@@ -193,6 +194,48 @@ def echo(channel, source, target):
         target.put(value)
         count += 1
     return count
+
+
+def wait_for_a_queue_of_its_own(channel, tasks):
+    """Take a task, and then wait for an item that nobody puts."""
+    inner = joinq.Queue(name="inner")
+    tasks.get()
+    channel.send("taken")
+    inner.get()
+
+
+def take_and_join(channel, tasks, subtasks):
+    tasks.get()
+    subtasks.join()
+
+
+def loop_over_tasks(channel, tasks):
+    return list(tasks.tasks())
+
+
+def die_in_a_loop_over_tasks(channel, tasks):
+    for task in tasks.tasks():
+        channel.send(task)
+        signal.pause()
+
+
+def tell_of_processes(channel, queue):
+    queue.qsize()
+    channel.recv()
+    return joinq.processes()
+
+
+def log_of_join(channel, queue):
+    """What the logger says during a join() that fails."""
+    texts = []
+    handler = logging.Handler()
+    handler.emit = lambda record: texts.append(record.getMessage())
+    logging.getLogger("joinq").addHandler(handler)
+    try:
+        queue.join(LIMIT)
+    except joinq.LostTasks:
+        pass
+    return texts
 
 
 def square(channel, tasks, results):
@@ -816,3 +859,26 @@ def polls(channel, queue):
     channel.send("ready")
     poll.poll()
     return queue.get()
+
+
+def name_of(channel, q):
+    return q.name
+
+
+def put_numbers(channel, q, n):
+    for number in range(n):
+        q.put(number)
+
+
+def finish_numbers(channel, q, n):
+    for _ in range(n):
+        q.get()
+        q.task_done()
+
+
+def hide_descriptor(channel, q):
+    """Close the queue's descriptor, as programs do that close all they do not know."""
+    q.qsize()
+    os.close(lib.jnq_fileno(q._handle))
+    channel.send("hidden")
+    channel.recv()

@@ -861,6 +861,25 @@ static void copy_instead(struct load *load)
     Py_CLEAR(load->blank);
 }
 
+/* What a put that waits does in between: runs signal handlers, and has _log.py tell of deaths. -1 if either raises. */
+static int heed(Port *port)
+{
+    jnq_tidings before;
+    if (PyErr_CheckSignals())
+        return -1;
+    if (!jnq_untold(port->q, 1, &before))
+        return 0;
+    PyObject *name = PyUnicode_FromString("joinq._log"), *log = name ? PyImport_GetModule(name) : NULL;
+    Py_XDECREF(name);
+    if (!log)
+        return PyErr_Occurred() ? -1 : 0;
+    PyObject *told = PyObject_CallMethod(log, "tell_since", "OKKK", port->handle, (unsigned long long)before.deaths,
+                                         (unsigned long long)before.redeliveries, (unsigned long long)before.letters);
+    Py_DECREF(log);
+    Py_XDECREF(told);
+    return told ? 0 : -1;
+}
+
 /* Signal handlers run while it waits; after one that forks, the blank is the parent's in the child. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
 static int put_load(Port *port, struct load *load, int64_t deadline)
 {
@@ -870,7 +889,7 @@ static int put_load(Port *port, struct load *load, int64_t deadline)
             copy_instead(load);
         rc = load->blank ? give(port, load, deadline)
                          : jnq_put_pieces(port->q, load->form, load->pieces, load->n, deadline);
-    } while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
+    } while (rc == JNQ_INTERRUPTED && !heed(port));
     return rc;
 }
 
@@ -911,7 +930,7 @@ static int flush(Port *port, struct batch *batch, int64_t deadline)
             const char *payload;
             rest = next_packed(rest, &header, &payload);
         }
-    } while (rc == JNQ_INTERRUPTED && !PyErr_CheckSignals());
+    } while (rc == JNQ_INTERRUPTED && !heed(port));
     batch->bytes = batch->items = 0;
     return rc;
 }

@@ -27,17 +27,17 @@ class _Queues:
     def __reduce__(self) -> Any:
         return _context, (self._name, self.on_death, self.max_deliveries)
 
-    def Queue(self, maxsize: int = 0) -> Queue:
+    def Queue(self, maxsize: int = 0, *, name: str | None = None) -> Queue:
         """A `joinq.Queue`."""
-        return Queue(maxsize, ctx=self)
+        return Queue(maxsize, name=name, ctx=self)
 
-    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueue:
+    def JoinableQueue(self, maxsize: int = 0, *, name: str | None = None) -> JoinableQueue:
         """A `joinq.JoinableQueue` with the context's on_death and max_deliveries."""
-        return JoinableQueue(maxsize, on_death=self.on_death, max_deliveries=self.max_deliveries, ctx=self)
+        return JoinableQueue(maxsize, on_death=self.on_death, max_deliveries=self.max_deliveries, name=name, ctx=self)
 
-    def SimpleQueue(self) -> SimpleQueue:
+    def SimpleQueue(self, *, name: str | None = None) -> SimpleQueue:
         """A `joinq.SimpleQueue`."""
-        return SimpleQueue(ctx=self)
+        return SimpleQueue(name=name, ctx=self)
 
 
 def get_context(method: str | None = None, *, on_death: str = "raise", max_deliveries: int = 3) -> BaseContext:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import stat
+from dataclasses import dataclass
 from multiprocessing import process
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,29 +18,86 @@ if TYPE_CHECKING:
 
     from joinq._jnq import CData
 
-__all__ = ["Holder", "describe", "everywhere", "file_at", "file_of", "has_writer", "holders", "lost", "our_children"]
+__all__ = [
+    "Death",
+    "Holder",
+    "Wait",
+    "deaths",
+    "everywhere",
+    "file_at",
+    "file_of",
+    "has_writer",
+    "holders",
+    "lost",
+    "our_children",
+]
 
 CALLS = ("get()", "put()", "join()")
 
 
-class Holder(NamedTuple):
-    """A process that uses a queue, or died with tasks of it in hand."""
+class Wait(NamedTuple):
+    """Threads of a process that are blocked in a call of a queue."""
+
+    call: str  # "get()", "put()" or "join()"
+    threads: int
+    seconds: float  # the first of them, until now
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that uses a queue, or died with tasks of it in hand.
+
+    Attributes:
+        pid: of the process.
+        name: what `multiprocessing.current_process().name` was when it began to use the queue.
+        alive: False once it is dead. Who is stopped, or slow, is alive.
+        state: of a living process, in words: "runs", "sleeps", "is stopped" ...; "" where that cannot be told.
+        exitcode: of a dead one, as Process.exitcode: -9 is SIGKILL. Its parent knows it; others do if they found the
+            death before the parent did, or if it had said so; else None.
+        tasks: how many it has taken and not reported done. 0 if that cannot be known: in a queue without task_done(),
+            and with on_death="ignore".
+        oldest: for how many seconds it has had the oldest of them; at least so long if there are more than 8; None
+            without tasks. Exact to a clock tick (4 ms, usually) if tasks are finished in the order of their taking.
+        waits: the calls in which threads of it are blocked now.
+        puts, gets: items that it has put, and taken (but not those that it gave back).
+        idle: for how many seconds it was not seen to do anything with the queue. Waits, and takes of tasks, count to
+            a clock tick; of other puts and gets each 16th does, and those that wake somebody up.
+        unsure: it died while it reported tasks done; they may be among `tasks`, or not.
+    """
 
     pid: int
     name: str
-    dead: bool
-    failed: bool
-    unsure: bool
+    alive: bool
+    state: str
+    exitcode: int | None
     tasks: int
-    oldest: float
-    waits: tuple[tuple[str, int, float], ...]
+    oldest: float | None
+    waits: tuple[Wait, ...]
+    puts: int
+    gets: int
+    idle: float
+    unsure: bool = False
 
     def __str__(self) -> str:
         return f"process {self.pid} ({self.name})"
 
+    @property
+    def fate(self) -> str:
+        """What has become of it, in words: "is alive", "is stopped", "was killed by SIGKILL", ..."""
+        if self.alive:
+            return self.state if self.state in _REMARKABLE else "is alive"
+        return death(self.exitcode)
+
+
+_STATES = {"R": "runs", "S": "sleeps", "D": "waits for a device", "T": "is stopped", "t": "is being debugged"}
+_REMARKABLE = {"is stopped", "is being debugged"}
+
+# An exit code that is not known, but is not 0.
+_FAILED = 256
+
 
 def holders(handle: CData) -> Iterator[Holder]:
-    """Every process in the table."""
+    """Every process in the table of a queue, or of a picture of one."""
     out = ffi.new("jnq_holder *")
     number = 1
     while (rc := lib.jnq_read_holder(handle, number, out)) != TIMEOUT:
@@ -49,13 +107,65 @@ def holders(handle: CData) -> Iterator[Holder]:
             yield Holder(
                 pid=out.pid,
                 name=ffi.string(out.name).decode("utf-8", "replace"),
-                dead=bool(out.dead),
-                failed=out.exit == 2,
-                unsure=bool(out.unsure),
+                alive=not out.dead,
+                state="" if out.dead else _state(out.pid),
+                exitcode=_exitcode(out) if out.dead else None,
                 tasks=out.tasks,
-                oldest=out.oldest_ns / 1e9,
-                waits=tuple((call, threads, ns / 1e9) for call, threads, ns in waits if threads),
+                oldest=out.oldest_ns / 1e9 if out.tasks else None,
+                waits=tuple(Wait(call, n, ns / 1e9) for call, n, ns in waits if n and not out.dead),
+                puts=out.puts,
+                gets=out.gets,
+                idle=out.idle_ns / 1e9,
+                unsure=bool(out.unsure),
             )
+
+
+def _state(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return _STATES.get(file.read().rpartition(b") ")[2][:1].decode(), "")
+    except OSError:
+        return ""
+
+
+def _exitcode(dead: CData) -> int | None:
+    code = exit_code(dead.pid)
+    if code is None and dead.status:
+        code = os.waitstatus_to_exitcode(dead.status)
+    if code is None and dead.exit:
+        code = 0 if dead.exit == 1 else _FAILED
+    return code
+
+
+class Death(NamedTuple):
+    """A process that died, otherwise than in order, while it used a queue."""
+
+    pid: int
+    name: str
+    exitcode: int | None  # as in Holder
+    tasks: int  # that it had in hand
+    time: float  # when that was noticed, as time.time()
+
+    def __str__(self) -> str:
+        return f"process {self.pid} ({self.name}) {death(self.exitcode)}"
+
+
+def deaths(handle: CData, after: int = 0) -> list[Death]:
+    """The last few deaths, oldest first, but not the first so many of all."""
+    counters, out = ffi.new("jnq_counters *"), ffi.new("jnq_death *")
+    lib.jnq_glance(handle, counters)
+    found = []
+    for number in range(max(after, counters.deaths - _REMEMBERED) + 1, counters.deaths + 1):
+        if lib.jnq_read_death(handle, number, out) == OK:
+            code = exit_code(out.pid)
+            if code is None and (out.status or out.failed):
+                code = os.waitstatus_to_exitcode(out.status) if out.status else _FAILED
+            name = ffi.string(out.name).decode("utf-8", "replace")
+            found.append(Death(out.pid, name, code, out.tasks, out.time_ms / 1000))
+    return found
+
+
+_REMEMBERED = 8
 
 
 def file_of(fd: int | str) -> tuple[int, int] | None:
@@ -123,10 +233,12 @@ def exit_code(pid: int) -> int | None:
     return None
 
 
-def death(code: int | None, failed: bool = False) -> str:
+def death(code: int | None) -> str:
     """How a process died, in words."""
     if code is None:
-        return "failed" if failed else "died"
+        return "died"
+    if code == _FAILED:
+        return "failed"
     if code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -144,7 +256,7 @@ def lost(handle: CData, unfinished: int) -> tuple[LostProcess, ...]:
 
     A process that died in the middle of task_done() may have finished them or not: then the total tells.
     """
-    dead = [holder for holder in holders(handle) if holder.dead and (holder.tasks or holder.unsure)]
+    dead = [holder for holder in holders(handle) if not holder.alive and (holder.tasks or holder.unsure)]
     missing = unfinished - sum(holder.tasks for holder in dead)
     found = []
     for holder in dead:
@@ -153,34 +265,6 @@ def lost(handle: CData, unfinished: int) -> tuple[LostProcess, ...]:
             count += missing
             missing = 0
         if count:
-            found.append(LostProcess(holder.pid, holder.name, exit_code(holder.pid), count))
+            code = None if holder.exitcode == _FAILED else holder.exitcode
+            found.append(LostProcess(holder.pid, holder.name, code, count))
     return tuple(found)
-
-
-def describe(handle: CData) -> str:
-    """A line for each process that has tasks in hand or waits."""
-    lines = []
-    for holder in holders(handle):
-        about = []
-        if holder.dead:
-            about.append(death(exit_code(holder.pid), holder.failed))
-        elif holder.tasks:
-            about.append("is alive")
-        if holder.tasks:
-            had = "had" if holder.dead else "has"
-            about.append(f"{had} {tasks(holder.tasks)} in hand, the oldest for {holder.oldest:.1f} s")
-        for call, threads, seconds in holder.waits if not holder.dead else ():
-            who = "waits" if threads == 1 else f"waits in {threads} threads"
-            about.append(f"{who} in {call} for {seconds:.1f} s")
-        if about:
-            lines.append(f"  {holder} {', '.join(about)}")
-    counters = ffi.new("jnq_counters *")
-    lib.jnq_count(handle, counters)
-    if counters.foreign:
-        lines.append(
-            "  these figures are uncertain: a process has finished a task that another one had taken, or has ended "
-            "in order with tasks in hand"
-        )
-    if lib.jnq_on_death(handle) == lib.JNQ_IGNORE:
-        lines.append("  with on_death='ignore' it is not known who has tasks in hand")
-    return "\n".join(lines)

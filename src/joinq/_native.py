@@ -50,6 +50,7 @@ __all__ = [
     "ffi",
     "lib",
     "load",
+    "look",
     "pollable",
     "port",
     "when_loaded",
@@ -161,6 +162,22 @@ def attach(fd: int) -> CData:
     _introduce()
     out = ffi.new("jnq_queue **")
     return _handle(lib.jnq_attach(fd, out), fd, out)
+
+
+def look(fd: int) -> CData | None:
+    """Gives a picture of the queue in a file, which is not joined, disturbed, nor closed; None if there is none in it.
+
+    Raises:
+        RuntimeError: it is a queue of another version, or of another container.
+        OSError: it cannot be read.
+    """
+    out = ffi.new("jnq_queue **")
+    rc = lib.jnq_look(fd, out)
+    if rc == EMPTY:
+        return None
+    if rc:
+        raise error(rc)
+    return ffi.gc(out[0], lib.jnq_forget)
 
 
 def attached(device: int, inode: int) -> CData | None:

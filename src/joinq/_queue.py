@@ -19,8 +19,10 @@ from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defin
 from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from joinq._holders import death, describe, has_writer, lost, tasks
+from joinq._holders import Holder, death, has_writer, holders, lost, tasks
 from joinq._leases import DeadLetter, Lease, Leases, dead_letters, leases_of
+from joinq._log import tell
+from joinq._names import checked
 from joinq._native import (
     EMPTY,
     INTERRUPTED,
@@ -37,14 +39,18 @@ from joinq._native import (
     pollable,
     port,
 )
+from joinq._observe import view_of
 from joinq._payload import dumps
 from joinq._private import JoinablePrivates, Made, Privates, QueuePrivates
+from joinq._stats import Stats, stats_of, traits_of
+from joinq._tasks import each, shown_by
 from joinq._transit import held_arrivals, pack, unpack
+from joinq._why import explain
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from joinq._jnq import CData, Key, Loan, Port
 
@@ -155,6 +161,8 @@ class _Shared:
     _get_closed = False  # in this process: get() is refused,
     _put_closed = False  # and put()
     _lines = Made(lambda queue: {})  # of coroutines that wait: see _asyncio.py
+    _kind: ClassVar[int]
+    name = Made(lambda queue: _name(queue))  # a subclass may have its own
 
     def _closed_error(self) -> Exception:
         return OSError("handle is closed")
@@ -169,6 +177,7 @@ class _Shared:
 
     def _idle(self) -> None:
         """What a blocked get() looks for, once a second."""
+        tell(self._handle)
         if self._leases is not None and lib.jnq_news(self._handle):
             self._tell_letters()
         if self._at_end():
@@ -179,6 +188,7 @@ class _Shared:
         return self._put_closed and not has_writer(self._handle) and not lib.jnq_qsize(self._handle)
 
     def _get_error(self, rc: int) -> Exception:
+        tell(self._handle)
         return EOFError() if rc == EMPTY and self._at_end() else error(rc)
 
     def _take_anyway(self, outcome: list[Any], key: Key) -> Any:
@@ -274,10 +284,34 @@ class _Shared:
             raise self._closed_error()
         return pollable(self._handle, lib.JNQ_IN_GET)
 
+    def stats(self) -> Stats:
+        """Gives the figures of the queue, over all of its processes, the dead ones included.
+
+        It waits for nobody and slows nobody down, so it can be asked at any time, also after close(), shutdown(), or a
+        fork. The stdlib's queues have no such method.
+        """
+        return stats_of(self._handle)
+
+    def holders(self) -> list[Holder]:
+        """Tells, for each process that uses the queue, or died with tasks in hand, what it has, does and waits for.
+
+        A process uses it from its first call on (with spawn and forkserver: from its arrival) to its end. One that died
+        without tasks in hand is no longer told of once that was noticed. As stats() it can be asked at any time; here
+        each process costs a look into /proc.
+        """
+        return list(holders(self._handle))
+
     __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
 
-    def _create(self, maxsize: int, on_death: str = "ignore", max_deliveries: int = 0) -> None:
+    def __repr__(self) -> str:
+        if not hasattr(self, "_handle"):
+            return object.__repr__(self)
+        return f"<{type(self).__qualname__} {_name(self)!r} at {id(self):#x}>"
+
+    def _create(self, maxsize: int, name: str | None, on_death: str = "ignore", max_deliveries: int = 0) -> None:
+        label = checked(name)
         self._use(create(maxsize, on_death, max_deliveries))
+        lib.jnq_label(self._handle, self._kind, label)
         if observer:
             observer(self)
 
@@ -294,6 +328,10 @@ class _Shared:
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self.__copy__()
+
+
+def _name(queue: _Shared) -> str:
+    return ffi.string(traits_of(queue._handle).name).decode("utf-8", "replace")
 
 
 def latest() -> Queue | None:
@@ -326,10 +364,13 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
 
     Args:
         maxsize: how many items it holds; 0 or less is without limit.
+        name: by which people know the queue, in every process: its attribute `name`, its repr(), and all that joinq
+            tells of it. Up to 63 bytes of printable UTF-8; without one, the place where it was made: "resize.py:12".
         ctx: accepted because the stdlib's class wants it, and not used.
 
     Raises:
-        TypeError: maxsize is not an integer.
+        TypeError: maxsize is not an integer, or the name no string.
+        ValueError: the name is empty, too long, or not printable.
         OSError, MemoryError: the system gives neither file nor memory for a queue.
 
     Differences from the stdlib's: an item is pickled in put(), so that errors are raised there and the object may be
@@ -349,8 +390,10 @@ class Queue(_Shared, QueuePrivates, queues.Queue):  # type: ignore[type-arg]
     RuntimeError.
     """
 
-    def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
-        self._create(_limit(maxsize))
+    _kind = lib.JNQ_QUEUE
+
+    def __init__(self, maxsize: int = 0, *, name: str | None = None, ctx: Any = None) -> None:
+        self._create(_limit(maxsize), name)
         self._reset_state(maxsize, os.getpid())
 
     def _use(self, handle: CData) -> None:
@@ -648,7 +691,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
     """A queue that knows which tasks are unfinished: `multiprocessing.JoinableQueue`, in shared memory.
 
     Args:
-        maxsize, ctx: as with `Queue`.
+        maxsize, name, ctx: as with `Queue`.
         on_death: what becomes of the tasks that a process had taken, and not reported done, when it dies.
             "raise": they stay unfinished, but join() raises LostTasks when no living process can finish one.
             "ignore": they stay unfinished, and join() waits, as the stdlib's does.
@@ -665,9 +708,19 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
     task may take days.
     """
 
-    def __init__(self, maxsize: int = 0, *, on_death: str = "raise", max_deliveries: int = 3, ctx: Any = None) -> None:
+    _kind = lib.JNQ_JOINABLE
+
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        on_death: str = "raise",
+        max_deliveries: int = 3,
+        name: str | None = None,
+        ctx: Any = None,
+    ) -> None:
         check_on_death(on_death, max_deliveries)
-        self._create(_limit(maxsize), on_death, operator.index(max_deliveries))
+        self._create(_limit(maxsize), name, on_death, operator.index(max_deliveries))
         self._reset_state(maxsize, os.getpid())
 
     def _reset_state(self, maxsize: int, opid: int) -> None:
@@ -714,6 +767,34 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
             else:
                 self.task_done()
 
+    def tasks(self, progress: Any = None) -> Generator[Any, None, None]:
+        """Iterates over tasks, as get() takes them, until shutdown(), and reports each done when it is worked on.
+
+        A task counts as done when the loop's body comes back for the next one, or is left: by an exception of any
+        kind, `break` or `return`. So each task that the body was given is reported once; the body must not do it. One
+        that it was not given stays in the queue: none is taken in advance, and an exception of a signal handler during
+        the wait leaves the item where it is. A failed task that is to be taken again has to be put again.
+
+            for path in q.tasks():
+                resize(path)
+
+        An iterator that is kept in a variable does not notice that the loop was left: its last task is in hand until
+        it is asked for the next one, its close() is called, or the garbage collector finds it. If the process is
+        killed, `on_death` says what becomes of the task. In the child of a fork made by the body, the task is the
+        parent's. One iterator is for one thread.
+
+        Args:
+            progress: shows how many tasks this loop has finished. `tqdm`, for a bar that is made here and closed at the
+                end; a bar, which is only updated; or a `rich.progress.Progress`, for a row in it.
+
+        Raises:
+            TypeError: `progress` is something else.
+            Exception: as get() does, but not ShutDown; ValueError if the body has reported its task done.
+
+        The stdlib's queues have no such method.
+        """
+        return each(self, shown_by(progress, self.name))
+
     def join(self, timeout: float | None = None) -> None:
         """Waits until every task is finished, or all were at some moment since the call.
 
@@ -721,7 +802,8 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
             timeout: for so many seconds at most; None waits for ever, as the stdlib's does.
 
         Raises:
-            JoinTimeout: tasks were unfinished all the time; its text says who has them.
+            JoinTimeout: tasks were unfinished all the time; its text says who has them, and
+                in which other queue he waits.
             LostTasks: all unfinished tasks were taken by processes that have died (only with on_death="raise"). Again
                 at each call, until somebody else reports them done.
 
@@ -757,6 +839,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
         rc = INTERRUPTED
         while rc == INTERRUPTED:
             rc = lib.jnq_join(self._handle, since, deadline)
+            tell(self._handle, own=False)
             if self._leases:
                 self._tell_letters()
         if rc == LOST:
@@ -766,11 +849,7 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
         return rc != TIMEOUT
 
     def _why_unfinished(self, when: str) -> str:
-        unfinished, queued = self.unfinished_tasks, self.qsize()
-        return (
-            f"{tasks(unfinished)} unfinished {when}: {queued} of them in the queue, "
-            f"{max(unfinished - queued, 0)} taken\n{describe(self._handle)}"
-        ).rstrip()
+        return "\n  ".join(explain(view_of(self._handle), when=when))
 
     def _lost_tasks(self) -> LostTasks:
         unfinished = self.unfinished_tasks
@@ -810,13 +889,16 @@ class SimpleQueue(_Shared, Privates, queues.SimpleQueue):  # type: ignore[type-a
     """A queue without timeouts and limits: `multiprocessing.SimpleQueue`, in shared memory.
 
     Args:
+        name: as with Queue.
         ctx: accepted because the stdlib's class wants it, and not used.
 
     put() never blocks, while the stdlib's waits for a reader when the pipe is full; the rest is as with `Queue`.
     """
 
-    def __init__(self, *, ctx: Any = None) -> None:
-        self._create(0)
+    _kind = lib.JNQ_SIMPLE
+
+    def __init__(self, *, name: str | None = None, ctx: Any = None) -> None:
+        self._create(0, name)
 
     def __getstate__(self) -> Any:
         return pack(self._handle)

@@ -1,5 +1,6 @@
 """
-What `python -m joinq run --report` tells at the end: the queues that a program made, and what went through them.
+What `python -m joinq run --report` tells at the end: the queues that a program made, what went through them, and who
+was left with tasks in hand.
 
 A witness, a process of its own, is given a descriptor of every queue when it is made, and reads the figures from the
 queues themselves when the program has ended. So nobody has to live to report anything: a killed process falsifies
@@ -19,15 +20,16 @@ import signal
 import socket
 import sys
 import warnings
+from dataclasses import replace
 from multiprocessing import reduction, util
 from typing import Any, NamedTuple
 
 from joinq import _queue
 from joinq._holders import file_of
-from joinq._native import ffi, lib
-
-_HERE = os.path.dirname(__file__)
-_MULTIPROCESSING = os.path.dirname(util.__file__)
+from joinq._names import made_at
+from joinq._native import ffi, lib, look
+from joinq._observe import view_of
+from joinq._why import elsewhere, processes, summary
 
 
 def begin() -> None:
@@ -121,15 +123,10 @@ def _warn(which: str, why: object) -> None:
 
 
 def _place() -> str:
-    """Where in the program a queue is being made: the innermost line that is neither ours nor multiprocessing's."""
-    frame: Any = sys._getframe(1)
-    while frame and os.path.dirname(frame.f_code.co_filename) in (_HERE, _MULTIPROCESSING):
-        frame = frame.f_back
-    if not frame:
-        return "?"
-    path = frame.f_code.co_filename
+    """Where in the program a queue is being made, as short as it is unambiguous."""
+    path, line = made_at()
     short = [path[len(base) + 1 :] for base in (os.getcwd(), *sys.path) if base and path.startswith(base + os.sep)]
-    return f"{min([path, *short], key=len)}:{frame.f_lineno}"
+    return f"{min([path, *short], key=len)}:{line}"
 
 
 def _finish(control: _Line, pid: int) -> None:
@@ -177,7 +174,7 @@ def _witness(program: int, line: int, control: int) -> None:
     os.chdir("/")
     queues: list[tuple[str, int]] = []
     left = _collect(program, socket.socket(fileno=line), socket.socket(fileno=control), queues)
-    os.write(2, _table(queues, left).encode("utf-8", "replace"))
+    os.write(2, _table(queues, left, program).encode("utf-8", "replace"))
 
 
 def _collect(program: int, line: socket.socket, control: socket.socket, queues: list[tuple[str, int]]) -> bool:
@@ -230,18 +227,34 @@ def _only_to_look(fd: int) -> int:
 def _read(fd: int) -> Figures:
     counters = ffi.new("jnq_counters *")
     try:
-        file = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+        picture = look(fd)
+    except (OSError, RuntimeError):
+        picture = None
+    if picture is None:
         return Figures(0, 0, 0, 0, 0, 0, 0)
-    rc = lib.jnq_inspect(file, counters)
-    os.close(file)
-    if rc:
-        return Figures(0, 0, 0, 0, 0, 0, 0)
+    lib.jnq_glance(picture, counters)
     blocked = [ns / 1e9 for ns in counters.blocked_ns]
     return Figures(1, counters.puts, counters.put_bytes, counters.backlog, *blocked)
 
 
-def _table(queues: list[tuple[str, int]], left: bool) -> str:
+def _left_over(fd: int, place: str, program: int) -> list[str]:
+    """Who died with tasks in hand, or goes on with some. Who has ended in order may just not have reported the last
+    one, and the program itself is about to end.
+    """
+    try:
+        picture = look(fd)
+    except (OSError, RuntimeError):
+        picture = None
+    if picture is None:
+        return []
+    view = view_of(picture)
+    holders = [h for h in view.holders if h.pid != program and (h.tasks or h.unsure) and h.exitcode != 0]
+    view = replace(view, holders=tuple(holders))
+    lines = [f"  {sentence}" for sentence in processes(view, elsewhere(view))]
+    return [f"{view.kind} {view.name!r}, made at {place}: {summary(view)}", *lines] if lines else []
+
+
+def _table(queues: list[tuple[str, int]], left: bool, program: int) -> str:
     rows: dict[str, Figures] = {}
     lost = 0
     for text, fd in queues:
@@ -265,6 +278,8 @@ def _table(queues: list[tuple[str, int]], left: bool) -> str:
     for line in lines:
         cells = zip(line, widths, "<<" + ">" * len(line))
         out.append("  ".join(f"{cell:{side}{width}}" for cell, width, side in cells).rstrip())
+    for text, fd in queues:
+        out += _left_over(fd, text.split("\n", 1)[1], program)
     if left:
         out.append("Some of its processes were still running, so this is not yet all.")
     if lost:

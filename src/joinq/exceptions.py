@@ -28,7 +28,7 @@ class LostProcess(NamedTuple):
 
     pid: int
     name: str  # its multiprocessing name
-    exitcode: int | None  # as Process.exitcode: -9 is SIGKILL; None where it cannot be known, as in a sibling
+    exitcode: int | None  # as Process.exitcode: -9 is SIGKILL; None where it is not known, as often in a sibling
     tasks: int  # how many
 
 

@@ -490,15 +490,18 @@ static void threads_that_wait_are_seen(void)
     }
 }
 
-/* join() needs no entry; another thread of the process may get it one meanwhile. */
-static void enter_while_a_thread_joins(void *arg)
+/* join() needs no entry. Another thread of the process may get it one meanwhile. */
+static void join_in_a_crowd(void *arg)
 {
     struct waiter w = {arg, JNQ_IN_JOIN};
-    CHECK(!procs_entered(w.q));
+    uint32_t room = w.q->procs_max;
+    w.q->procs_max = 1;
     pthread_t thread = start_thread(wait_once, &w);
     uint32_t announced = load_sc(&w.q->sh->zero.announced);
     while (load_sc(&w.q->sh->zero.announced) == announced)
         nap(MILLISECOND / 10);
+    CHECK(!procs_entered(w.q));
+    store_relaxed(&w.q->procs_max, room);
     get_item(w.q, 0, 0);
     CHECK(procs_entered(w.q));
     join_thread(thread);
@@ -509,8 +512,99 @@ static void wait_that_began_without_an_entry_ends_without_it(void)
 {
     jnq_queue *q = make_queue(0);
     put_item(q, 0, 0);
-    join_child(start_child(enter_while_a_thread_joins, q));
+    join_child(start_child(join_in_a_crowd, q));
     CHECK_EQ(jnq_reap(q), JNQ_OK);
+    drop_queue(q);
+}
+
+static void join_once(void *arg) { wait_once(&(struct waiter){arg, JNQ_IN_JOIN}); }
+
+static void joiner_that_has_done_nothing_else_is_seen(void)
+{
+    jnq_queue *q = make_queue(0);
+    put_item(q, 0, 0);
+    pid_t child = start_child(join_once, q);
+    while (!counters(q).waiting[JNQ_IN_JOIN])
+        nap(MILLISECOND / 10);
+    CHECK_EQ(holder_of(q, 2).pid, child);
+    CHECK_EQ(holder_of(q, 2).waiting[JNQ_IN_JOIN], 1);
+    get_item(q, 0, 0);
+    join_child(child);
+    CHECK_EQ(counters(q).waiting[JNQ_IN_JOIN], 0);
+    CHECK_OP(counters(q).wakes, >=, 1);
+    CHECK_EQ(jnq_reap(q), JNQ_OK);
+    CHECK_OP(counters(q).wakes, >=, 1); /* it has left what it counted */
+    drop_queue(q);
+}
+
+static void wait_and_be_killed(void *arg)
+{
+    jnq_box box;
+    for (;;)
+        jnq_get(arg, &box, JNQ_FOREVER);
+}
+
+static void who_was_killed_asleep_waits_no_more(void)
+{
+    jnq_queue *q = make_queue(0);
+    pid_t child = start_child(wait_and_be_killed, q);
+    while (!counters(q).waiting[JNQ_IN_GET])
+        nap(MILLISECOND / 10);
+    kill(child, SIGKILL);
+    siginfo_t info;
+    CHECK(!waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT));
+    CHECK_EQ(counters(q).waiting[JNQ_IN_GET], 0);
+    CHECK_EQ(waitpid(child, NULL, 0), child);
+    CHECK_EQ(counters(q).waiting[JNQ_IN_GET], 0);
+    CHECK_EQ(jnq_reap(q), JNQ_OK);
+    drop_queue(q);
+}
+
+static void items_are_counted_for_each_process(void)
+{
+    for (int on_death = JNQ_IGNORE; on_death <= JNQ_REDELIVER; on_death++) {
+        jnq_queue *q = make_mortal_queue(0, on_death, 3), *other = second_handle(q);
+        jnq_box boxes[3];
+        for (uint64_t i = 0; i < 3; i++)
+            put_item(other, 0, i);
+        put_item(q, 0, 3);
+        for (uint64_t i = 0; i < 3; i++)
+            take_item(q, &boxes[i], 0, i);
+        CHECK_EQ(jnq_unget(q, &boxes[2]), JNQ_OK);
+        CHECK_EQ(holder_of(q, 1).puts, 1);
+        CHECK_EQ(holder_of(q, 1).gets, 2);
+        CHECK_EQ(holder_of(q, 1).tasks, on_death ? 2 : 0);
+        CHECK_EQ(holder_of(q, 2).puts, 3);
+        CHECK_EQ(holder_of(q, 2).gets, 0);
+        jnq_detach(other);
+        other = second_handle(q);
+        CHECK_EQ(holder_of(q, 2).puts, 0);
+        finish_item(q, &boxes[0]);
+        finish_item(q, &boxes[1]);
+        jnq_detach(other);
+        drop_queue(q);
+    }
+}
+
+static void activity_is_noted_now_and_then(void)
+{
+    jnq_queue *q = make_mortal_queue(0, JNQ_IGNORE, 3);
+    uint64_t now = (uint64_t)event_coarse_now();
+    CHECK_OP(holder_of(q, 1).idle_ns, <=, (uint64_t)event_now() - now + SECOND);
+    q->me->active_ns = now - 100 * (uint64_t)SECOND;
+    for (uint64_t i = 1; i < SEEN_EVERY; i++)
+        put_item(q, 0, i);
+    CHECK_OP(holder_of(q, 1).idle_ns, >, 99 * SECOND);
+    put_item(q, 0, 0);
+    CHECK_OP(holder_of(q, 1).idle_ns, <, 99 * SECOND);
+    q->me->active_ns = now - 100 * (uint64_t)SECOND;
+    jnq_box box;
+    for (uint64_t i = 0; i < SEEN_EVERY; i++) {
+        CHECK_OP(jnq_get(q, &box, JNQ_NOW), >=, 0);
+        jnq_release(&box);
+    }
+    CHECK_OP(holder_of(q, 1).idle_ns, <, 99 * SECOND);
+    jnq_task_done(q, SEEN_EVERY);
     drop_queue(q);
 }
 
@@ -612,5 +706,7 @@ TESTS("procs", creator_is_entered_and_alive, each_handle_has_its_entry, reused_p
       process_whose_main_thread_ended_is_alive, name_of_a_process_says_nothing, entries_of_killed_children_are_reused,
       entries_of_a_killed_crowd_are_reused, full_table_is_crowded, other_namespaces_are_refused, threads_enter_once,
       holders_are_numbered_through, name_is_that_of_the_next_entry, waits_are_counted_and_timed,
-      threads_that_wait_are_seen, wait_that_began_without_an_entry_ends_without_it, age_is_that_of_the_oldest_task,
+      threads_that_wait_are_seen, wait_that_began_without_an_entry_ends_without_it,
+      joiner_that_has_done_nothing_else_is_seen, who_was_killed_asleep_waits_no_more,
+      items_are_counted_for_each_process, activity_is_noted_now_and_then, age_is_that_of_the_oldest_task,
       entry_forgets_its_last_process, graves_are_no_processes)

@@ -586,24 +586,58 @@ static void measured_queue_keeps_figures(void)
     CHECK_EQ(jnq_put_integer(other, 5, JNQ_NOW), JNQ_OK);
     CHECK_EQ(counters(q).put_bytes, 10 + 100000 + sizeof(int64_t));
     CHECK_EQ(counters(q).backlog, 2);
-    for (int in = 0; in < JNQ_WAITS; in++)
-        CHECK_EQ(counters(q).blocked_ns[in], 0);
-    CHECK_EQ(PATIENTLY(jnq_put(q, "", 0, event_now() + 20 * MILLISECOND)), JNQ_FULL);
-    CHECK_OP(counters(other).blocked_ns[JNQ_IN_PUT], >=, 18 * MILLISECOND);
-    CHECK_EQ(counters(q).blocked_ns[JNQ_IN_GET] + counters(q).blocked_ns[JNQ_IN_JOIN], 0);
     int fd = dup(jnq_fileno(q));
     jnq_detach(other);
     drop_queue(q);
     jnq_counters c; /* the figures outlive all who had the queue, and to look at them takes no part in it */
-    CHECK_EQ(jnq_inspect(fd, &c), JNQ_OK);
+    jnq_queue *picture;
+    CHECK_EQ(jnq_look(fd, &picture), JNQ_OK);
+    jnq_glance(picture, &c);
+    jnq_forget(picture);
     CHECK_EQ(c.puts, 4);
     CHECK_EQ(c.put_bytes, 10 + 100000 + sizeof(int64_t));
     CHECK_EQ(c.backlog, 2);
     CHECK_EQ(c.processes, 0);
-    CHECK_OP(c.blocked_ns[JNQ_IN_PUT], >=, 18 * MILLISECOND);
     CHECK(fcntl(fd, F_GETFD) >= 0);
     close(fd);
-    CHECK_EQ(jnq_inspect(fd, &c), EBADF);
+    CHECK_EQ(jnq_look(fd, &picture), EBADF);
+}
+
+static void waits_are_counted_for_good(void)
+{
+    jnq_queue *q = make_queue(1), *other = second_handle(q);
+    put_item(q, 10, 1);
+    for (int in = 0; in < JNQ_WAITS; in++)
+        CHECK_EQ(counters(q).blocked_ns[in], 0);
+    CHECK_EQ(PATIENTLY(jnq_put(other, "", 0, event_now() + 20 * MILLISECOND)), JNQ_FULL);
+    uint64_t blocked = counters(q).blocked_ns[JNQ_IN_PUT];
+    CHECK_OP(blocked, >=, 18 * MILLISECOND);
+    CHECK_EQ(counters(q).blocked_ns[JNQ_IN_GET] + counters(q).blocked_ns[JNQ_IN_JOIN], 0);
+    kill_handle(other, (uint32_t)getpid());
+    CHECK_EQ(jnq_reap(q), JNQ_OK);
+    CHECK_EQ(counters(q).blocked_ns[JNQ_IN_PUT], blocked);
+    other = second_handle(q); /* takes the dead one's entry */
+    CHECK_EQ(PATIENTLY(jnq_put(other, "", 0, event_now() + 20 * MILLISECOND)), JNQ_FULL);
+    CHECK_OP(counters(q).blocked_ns[JNQ_IN_PUT], >=, blocked + 18 * MILLISECOND);
+    jnq_detach(other);
+    CHECK_OP(counters(q).blocked_ns[JNQ_IN_PUT], >=, blocked + 18 * MILLISECOND);
+    get_item(q, 10, 1);
+    drop_queue(q);
+}
+
+static void peak_of_memory_stays(void)
+{
+    jnq_queue *q = make_queue(0);
+    uint64_t idle = counters(q).used_bytes;
+    CHECK_OP(counters(q).peak_bytes, <=, idle + 4 * q->sh->unit_bytes);
+    put_item(q, 1000000, 1);
+    uint64_t full = counters(q).used_bytes;
+    CHECK_OP(full, >=, idle + 1000000);
+    get_item(q, 1000000, 1);
+    CHECK_EQ(counters(q).used_bytes, idle);
+    CHECK_OP(counters(q).peak_bytes, >=, full);
+    CHECK_OP(counters(q).peak_bytes, <=, full + 4 * q->sh->unit_bytes); /* with a lease */
+    drop_queue(q);
 }
 
 /* --- batches --------------------------------------------------------------------------------------------------------- */
@@ -688,24 +722,25 @@ static void batches_come_back(void)
 static void full_queue_takes_a_part(void)
 {
     EACH_BASE(base)
-    for (uint64_t maxsize = 1; maxsize <= 25; maxsize += 6) for (uint64_t there = 0; there <= maxsize; there += 3)
-    {
-        jnq_queue *q = make_queue(maxsize);
-        rebase(q, base);
-        if (there)
-            put_batch(q, there, 0);
-        struct packed batch;
-        pack_items(&batch, 30, there);
-        for (int again = 0; again < 2; again++) {
-            uint64_t put = 0, room = again ? 0 : maxsize - there;
-            CHECK_EQ(jnq_put_batch(q, batch.start, 30, &put, again ? event_now() + MILLISECOND : JNQ_NOW), JNQ_FULL);
-            CHECK_EQ(put, room);
-            CHECK_EQ(jnq_qsize(q), maxsize);
-            is_whole(q);
+    for (uint64_t maxsize = 1; maxsize <= 25; maxsize += 6)
+        for (uint64_t there = 0; there <= maxsize; there += 3) {
+            jnq_queue *q = make_queue(maxsize);
+            rebase(q, base);
+            if (there)
+                put_batch(q, there, 0);
+            struct packed batch;
+            pack_items(&batch, 30, there);
+            for (int again = 0; again < 2; again++) {
+                uint64_t put = 0, room = again ? 0 : maxsize - there;
+                CHECK_EQ(jnq_put_batch(q, batch.start, 30, &put, again ? event_now() + MILLISECOND : JNQ_NOW),
+                         JNQ_FULL);
+                CHECK_EQ(put, room);
+                CHECK_EQ(jnq_qsize(q), maxsize);
+                is_whole(q);
+            }
+            get_all(q, maxsize, 0);
+            drop_queue(q);
         }
-        get_all(q, maxsize, 0);
-        drop_queue(q);
-    }
 }
 
 struct batcher {
@@ -1039,7 +1074,8 @@ TESTS_IN_ALL_MODES("queue", integers_come_back, every_size_comes_back_whole, box
                    signals_interrupt_and_nothing_happened, shutdown_refuses_puts_and_drains,
                    immediate_shutdown_discards, shutdown_wakes_every_waiter, join_waits_for_all,
                    no_memory_leaves_the_queue_as_before, box_is_the_parents, measured_queue_keeps_figures,
-                   batches_come_back, full_queue_takes_a_part, batch_waits_for_room, shutdown_ends_a_batch_midway,
-                   signal_leaves_a_part_of_a_batch, no_memory_leaves_a_part_of_a_batch, batch_leaves_some_to_get,
-                   items_of_a_chunk_are_tasks, shutdown_discards_the_rest_of_a_chunk,
-                   measured_queue_counts_a_batch_as_its_items, pieces_arrive_one_after_the_other, copy_is_given_back)
+                   waits_are_counted_for_good, peak_of_memory_stays, batches_come_back, full_queue_takes_a_part,
+                   batch_waits_for_room, shutdown_ends_a_batch_midway, signal_leaves_a_part_of_a_batch,
+                   no_memory_leaves_a_part_of_a_batch, batch_leaves_some_to_get, items_of_a_chunk_are_tasks,
+                   shutdown_discards_the_rest_of_a_chunk, measured_queue_counts_a_batch_as_its_items,
+                   pieces_arrive_one_after_the_other, copy_is_given_back)

@@ -96,7 +96,7 @@ static bool holds_after(struct jnq_queue *q, uint64_t needed)
 static bool spin_in(jnq_queue *q, enum jnq_wait in, uint64_t vain)
 {
     looks = 0;
-    return spin_until(q, in, holds_after, vain, event_now());
+    return spin_until(q, in, holds_after, vain, &(int64_t){event_now()});
 }
 
 static bool spin(jnq_queue *q, uint64_t vain) { return spin_in(q, JNQ_IN_GET, vain); }
@@ -164,7 +164,7 @@ static bool one_more_spins(struct jnq_queue *q, uint64_t others)
 {
     CHECK_EQ(slots_in_use(q), others + 1);
     looks = others + 1;
-    spin_until(q, JNQ_IN_GET, one_more_spins, others + 1, event_now());
+    spin_until(q, JNQ_IN_GET, one_more_spins, others + 1, &(int64_t){event_now()});
     CHECK_EQ(slots_in_use(q), others + 1);
     return true;
 }
@@ -175,7 +175,7 @@ static void spinners_leave_a_cpu_free(void)
         set_stage(cpus);
         tick = 0;
         looks = 0;
-        spin_until(stage.q, JNQ_IN_GET, one_more_spins, 0, event_now());
+        spin_until(stage.q, JNQ_IN_GET, one_more_spins, 0, &(int64_t){event_now()});
         CHECK_EQ(looks, cpus - 1 < SPIN_SLOTS ? cpus - 1 : SPIN_SLOTS);
         CHECK_EQ(slots_in_use(stage.q), 0);
         clear_stage();
@@ -203,7 +203,7 @@ static void *spin_often(void *arg)
 {
     jnq_queue *q = *(jnq_queue **)arg;
     for (unsigned i = scaled(20000); i; i--)
-        spin_until(q, JNQ_IN_GET, count_spinners, 0, event_now());
+        spin_until(q, JNQ_IN_GET, count_spinners, 0, &(int64_t){event_now()});
     return NULL;
 }
 
@@ -233,7 +233,7 @@ static bool die_spinning(struct jnq_queue *q, uint64_t unused)
 static void spin_and_die(void *arg)
 {
     jnq_queue *q = arg;
-    spin_until(q, JNQ_IN_GET, die_spinning, 0, event_now());
+    spin_until(q, JNQ_IN_GET, die_spinning, 0, &(int64_t){event_now()});
 }
 
 static void slot_of_the_dead_expires(void)
@@ -279,7 +279,7 @@ static void only_its_own_slot_is_given_back(void)
 {
     set_stage(2);
     uint64_t until = (uint64_t)fake_now + SPIN_MAX_NS;
-    CHECK(spin_until(stage.q, JNQ_IN_GET, another_has_claimed, until, event_now()));
+    CHECK(spin_until(stage.q, JNQ_IN_GET, another_has_claimed, until, &(int64_t){event_now()}));
     CHECK_EQ(stage.q->sh->spinning[0], until);
     clear_stage();
 }

@@ -1930,6 +1930,26 @@ static bool shows_truth(void)
     return true;
 }
 
+/* What is counted for each process is at most what happened. */
+static bool counts_no_more_than_happened(void)
+{
+    jnq_counters all = counters(q);
+    uint64_t puts = 0;
+    for (uint32_t owner = 1; owner <= procs_count(q); owner++) {
+        jnq_holder holder;
+        if (jnq_read_holder(q, owner, &holder) == JNQ_OK)
+            puts += holder.puts;
+    }
+    EXPECT(puts <= all.puts);
+    EXPECT(all.peak_bytes >= baseline);
+    for (uint64_t number = 0; number <= all.deaths + 1; number++) {
+        jnq_death death;
+        int rc = jnq_read_death(q, number, &death);
+        EXPECT(rc == JNQ_EMPTY || (rc == JNQ_OK && number && number <= all.deaths && death.pid));
+    }
+    return true;
+}
+
 /* Of what the dead have left. Others find it either in order or as it is: `manner` says how. */
 static bool is_whole(unsigned manner)
 {
@@ -1939,7 +1959,7 @@ static bool is_whole(unsigned manner)
     if (q->sh->asked && with_others)
         asked();
     ready_look(q);
-    if (!shows_truth())
+    if (!shows_truth() || !counts_no_more_than_happened())
         return false;
     if (reaped_first && !(is_reaped() && knows_holders() && (checked_first || knows_lost())))
         return false;

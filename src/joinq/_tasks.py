@@ -1,0 +1,105 @@
+"""q.tasks(): a loop over tasks that reports them done, and what shows its progress."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from joinq.exceptions import ShutDown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from joinq._queue import JoinableQueue
+
+__all__ = ["each", "shown_by"]
+
+
+class Shown(Protocol):
+    """What shows the progress of one loop."""
+
+    def step(self) -> None:
+        """A task is done."""
+
+    def end(self, complete: bool) -> None:
+        """There are no more; or the loop was left."""
+
+
+class _Nothing:
+    def step(self) -> None: ...
+    def end(self, complete: bool) -> None: ...
+
+
+class _Bar:
+    """A bar of tqdm; only our own is closed."""
+
+    def __init__(self, bar: Any, is_ours: bool) -> None:
+        self._bar, self._is_ours = bar, is_ours
+
+    def step(self) -> None:
+        self._bar.update(1)
+
+    def end(self, complete: bool) -> None:
+        if self._is_ours:
+            self._bar.close()
+
+
+class _Row:
+    """A row in a Progress of rich; its total is not known until the end."""
+
+    def __init__(self, progress: Any, name: str) -> None:
+        self._progress, self._done = progress, 0
+        self._row = progress.add_task(name, total=None)
+
+    def step(self) -> None:
+        self._done += 1
+        self._progress.update(self._row, completed=self._done)
+
+    def end(self, complete: bool) -> None:
+        if complete:
+            self._progress.update(self._row, total=self._done)
+        self._progress.stop_task(self._row)
+
+
+def shown_by(progress: Any, name: str) -> Callable[[], Shown]:
+    """Makes of what the user gives for `progress` what shows it, once it is called.
+
+    Raises:
+        TypeError: it is nothing of that kind.
+    """
+    if progress is None:
+        return _Nothing
+    if isinstance(progress, type) and hasattr(progress, "update") and not hasattr(progress, "add_task"):
+        return lambda: _Bar(progress(desc=name, unit="task"), True)
+    if not isinstance(progress, type) and hasattr(progress, "add_task"):
+        return lambda: _Row(progress, name)
+    if not isinstance(progress, type) and hasattr(progress, "update"):
+        return lambda: _Bar(progress, False)
+    raise TypeError(f"progress must be tqdm, a bar of it, or a rich.progress.Progress, not {progress!r}")
+
+
+def each(queue: JoinableQueue, show: Callable[[], Shown]) -> Generator[Any, None, None]:
+    """The iterator that q.tasks() returns."""
+    shown, complete = show(), False
+    try:
+        while True:
+            try:
+                taken = [queue.get()]
+            except ShutDown:
+                complete = True
+                return
+            leases = queue._leases
+            lease, pid = leases.mine[-1] if leases else None, os.getpid()
+            try:
+                yield taken.pop()  # while the body runs, and while we wait for the next one, only the body has it
+            finally:
+                if os.getpid() == pid:  # else the child of a fork has inherited the loop: the task is its parent's
+                    if leases and lease:
+                        leases.finish(
+                            queue._handle, lease
+                        )  # this may be another thread: a garbage collector runs in any
+                    else:
+                        queue.task_done()
+                    shown.step()
+    finally:
+        shown.end(complete)
