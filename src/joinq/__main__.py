@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from joinq import _demo, _run, _top
+from joinq import _blame, _demo, _run, _top
 from joinq._command import CommandError
 
 
@@ -59,6 +59,18 @@ def add_top(commands: Any) -> None:
     between = "between two looks, default: 1"
     top.add_argument("--interval", metavar="SECONDS", type=seconds, default=1.0, help=between)
     top.set_defaults(run=lambda o: _top.top(o.pid, o.once, o.json, o.interval))
+
+
+def add_why(commands: Any) -> None:
+    """Add the options of `why`."""
+    why = commands.add_parser(
+        "why",
+        help="tell why a program's join(), get() or put() waits",
+        description=_blame.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    why.add_argument("pid", metavar="PID", type=process, help="any process of the program")
+    why.set_defaults(run=lambda o: _blame.why(o.pid))
 
 
 def add_bench(commands: Any, methods: list[str]) -> None:
@@ -129,6 +141,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER, help=where)
     run.set_defaults(run=None)
     add_top(commands)
+    add_why(commands)
     add_bench(commands, methods)
     options = parser.parse_args(argv)
     if options.run is None and not options.program:

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from typing import Any, Callable, NamedTuple
 from unicodedata import combining, east_asian_width
 
-from joinq._command import CommandError
+from joinq._command import CommandError, printable
 from joinq._holders import Holder, Wait, death, tasks
 from joinq._observe import Seen, View, find
 from joinq._stats import Stats
@@ -215,8 +215,8 @@ def news(look: Look) -> list[str]:
     for dead, view in deaths[-_DEATHS:]:
         at = time.strftime("%H:%M:%S", time.localtime(dead.time))
         had = f", had {tasks(dead.tasks)} in hand" if dead.tasks else ""
-        lines.append(_clean(f"{at} queue {view.name}: {dead}{had}"))
-    return lines + [f"not shown: {_clean(why)}" for why in look.refused]
+        lines.append(printable(f"{at} queue {view.name}: {dead}{had}"))
+    return lines + [f"not shown: {printable(why)}" for why in look.refused]
 
 
 def ago(seconds: float) -> str:
@@ -234,14 +234,9 @@ def _bytes(n: int) -> str:
     return f"{number:.{int(power > 0 and number < 10)}f} {_UNITS[power]}"
 
 
-def _clean(text: str) -> str:
-    """Return what a terminal may be shown: a name can hold anything."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def _short(name: str) -> str:
     """Return a name with its middle left out if it is long; where a queue was made, both ends matter."""
-    name = _clean(name)
+    name = printable(name)
     return name if len(name) <= 24 else f"{name[:11]}..{name[-11:]}"
 
 
@@ -302,7 +297,7 @@ def rich(look: Look, width: int) -> Any:
 def top(pid: int | None, once: bool, json_lines: bool, interval: float) -> int:
     """Show the queues of a process, or of all, once or until Ctrl-C; return the exit code."""
     watch = Watch(pid)
-    look = _first(watch, pid)
+    look = first(watch, pid)
     with contextlib.ExitStack() as stack:
         if json_lines:
             show: Callable[[Look], object] = lambda look: print(as_json(look), flush=True)  # noqa: E731
@@ -324,7 +319,7 @@ def top(pid: int | None, once: bool, json_lines: bool, interval: float) -> int:
                 return 0
 
 
-def _first(watch: Watch, pid: int | None) -> Look:
+def first(watch: Watch, pid: int | None) -> Look:
     """
     Return the first look.
 
