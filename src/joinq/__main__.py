@@ -73,6 +73,24 @@ def add_why(commands: Any) -> None:
     why.set_defaults(run=lambda o: _blame.why(o.pid))
 
 
+def add_doctor(commands: Any) -> None:
+    """Add the options of `doctor`; what examines is imported only if it is asked for."""
+    doctor = commands.add_parser(
+        "doctor",
+        help="tell what this machine offers, what joinq uses of it, and whether it works",
+        description="Tell what this machine offers, what joinq makes of it, and whether it works here: a few seconds.",
+        epilog="Exit code: 0; 1 if a part of the self-test fails.",
+    )
+    doctor.add_argument("--json", action="store_true", help="for scripts: one JSON object; sizes are in bytes")
+
+    def run(options: argparse.Namespace) -> int:
+        from joinq._doctor import doctor
+
+        return doctor(options.json)
+
+    doctor.set_defaults(run=run)
+
+
 def add_bench(commands: Any, methods: list[str]) -> None:
     """Add the options of `bench`; what measures is imported only if it is asked for."""
     bench = commands.add_parser(
@@ -142,6 +160,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     run.set_defaults(run=None)
     add_top(commands)
     add_why(commands)
+    add_doctor(commands)
     add_bench(commands, methods)
     options = parser.parse_args(argv)
     if options.run is None and not options.program:
