@@ -134,6 +134,33 @@ def test_rates_and_the_end(program):
         assert top.wait() == 0
 
 
+def test_stopped_for_long(monkeypatch):
+    """Looks that it has missed are not made up for, and it goes on."""
+    naps = []
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self):
+            self.now += 100
+            return self.now
+
+        def time(self):
+            return self.now
+
+        def sleep(self, seconds):
+            assert seconds >= 0
+            naps.append(seconds)
+            if len(naps) == 3:
+                raise KeyboardInterrupt
+
+    q = joinq.Queue(name="x")
+    monkeypatch.setattr(_top, "time", Clock())
+    assert main(["top", "--json", str(os.getpid())]) == 128 + signal.SIGINT
+    assert naps == [0, 0, 0]
+    del q
+
+
 def test_table(launch):
     """Of the stopped, the killed, and those that wait."""
     tasks, full = joinq.JoinableQueue(name="table tasks"), joinq.Queue(1, name="table results")

@@ -311,8 +311,9 @@ def top(pid: int | None, once: bool, json_lines: bool, interval: float) -> int:
             show(look)
             if once:
                 return 0
-            due = max(due + interval, time.monotonic())
-            time.sleep(due - time.monotonic())
+            now = time.monotonic()
+            due = max(due + interval, now)  # It may have been stopped for long.
+            time.sleep(due - now)
             try:
                 look = watch.look()
             except OSError:  # The process has ended.
