@@ -2,7 +2,7 @@
 What it costs a program to be watched: `python benchmarks/watched.py [ROUNDS [ITEMS]]`.
 
 A stream of ints from one process to another, until join(); with `top` looking at it every second, and with that
-stopped, in turn. Prints the ratio of the medians, and how much CPU time `top` took, which is all that it can cost.
+stopped, in turn. Prints the ratio of the medians, and how much CPU time `top` took.
 """
 
 from __future__ import annotations
