@@ -882,3 +882,12 @@ def hide_descriptor(channel, q):
     os.close(lib.jnq_fileno(q._handle))
     channel.send("hidden")
     channel.recv()
+
+
+def rename_and_use(channel, q, name):
+    """Use the queue for the first time under this name."""
+    multiprocessing.current_process().name = name
+    _native._introduce()
+    q.put(1)
+    channel.send("used")
+    channel.recv()

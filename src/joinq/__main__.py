@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from joinq import _demo, _run
+from joinq import _blame, _demo, _run, _top
 from joinq._command import CommandError
 
 
@@ -25,6 +25,70 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def process(text: str) -> int:
+    """Return the pid that a text from the command line stands for."""
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a pid")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Return the span of time that a text from the command line stands for."""
+    try:
+        if 0.05 <= float(text) <= 86400:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.05 to 86400")
+
+
+def add_top(commands: Any) -> None:
+    """Add the options of `top`."""
+    top = commands.add_parser(
+        "top",
+        help="show the queues of running programs, live",
+        description=_top.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    which = "only the queues of this process; default: of all that you may look at"
+    top.add_argument("pid", metavar="PID", nargs="?", type=process, help=which)
+    top.add_argument("--once", action="store_true", help="one look, then end")
+    top.add_argument("--json", action="store_true", help="for scripts: a line of JSON for each look")
+    between = "between two looks, default: 1"
+    top.add_argument("--interval", metavar="SECONDS", type=seconds, default=1.0, help=between)
+    top.set_defaults(run=lambda o: _top.top(o.pid, o.once, o.json, o.interval))
+
+
+def add_why(commands: Any) -> None:
+    """Add the options of `why`."""
+    why = commands.add_parser(
+        "why",
+        help="tell why a program's join(), get() or put() waits",
+        description=_blame.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    why.add_argument("pid", metavar="PID", type=process, help="any process of the program")
+    why.set_defaults(run=lambda o: _blame.why(o.pid))
+
+
+def add_doctor(commands: Any) -> None:
+    """Add the options of `doctor`; what examines is imported only if it is asked for."""
+    doctor = commands.add_parser(
+        "doctor",
+        help="tell what this machine offers, what joinq uses of it, and whether it works",
+        description="Tell what this machine offers, what joinq makes of it, and whether it works here: a few seconds.",
+        epilog="Exit code: 0; 1 if a part of the self-test fails.",
+    )
+    doctor.add_argument("--json", action="store_true", help="for scripts: one JSON object; sizes are in bytes")
+
+    def run(options: argparse.Namespace) -> int:
+        from joinq._doctor import doctor
+
+        return doctor(options.json)
+
+    doctor.set_defaults(run=run)
 
 
 def add_bench(commands: Any, methods: list[str]) -> None:
@@ -94,6 +158,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     where = "a file, or a directory or zip file with a __main__.py"
     run.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER, help=where)
     run.set_defaults(run=None)
+    add_top(commands)
+    add_why(commands)
+    add_doctor(commands)
     add_bench(commands, methods)
     options = parser.parse_args(argv)
     if options.run is None and not options.program:

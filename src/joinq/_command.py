@@ -27,6 +27,11 @@ class CommandError(Exception):
         self.code = code
 
 
+def printable(text: str) -> str:
+    """Return what a terminal may be shown in a line: names of processes and queues can hold anything."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 class Bar(Protocol):
     """What shows the progress: the methods of tqdm that are used here."""
 

@@ -141,7 +141,8 @@ class Seen:
 def find(pid: int | None = None) -> list[Seen]:
     """Finds the queues of a process, or of all processes that this user may look at.
 
-    A queue is found in each process that has it, and is one.
+    A queue is found in each process that has it, and is one. Observers do not have it: else two of them would keep each
+    other's queues for ever.
 
     Raises:
         ProcessLookupError: there is no such process.
@@ -209,9 +210,9 @@ def _is_queue(fd: int) -> bool:
 
 
 def _anonymous(path: str) -> tuple[int, int] | None:
-    """Which file without a name it is; None if it is something else."""
+    """Which file without a name it is; None if it is something else, or cannot be written to: that is an observer's."""
     status = os.stat(path)
-    is_one = stat.S_ISREG(status.st_mode) and not status.st_nlink
+    is_one = stat.S_ISREG(status.st_mode) and not status.st_nlink and os.lstat(path).st_mode & stat.S_IWUSR
     return (status.st_dev, status.st_ino) if is_one else None
 
 

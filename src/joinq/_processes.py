@@ -127,24 +127,25 @@ def _override() -> int | None:
 def _cgroup_limits() -> list[int]:
     """Return the limit of each limited group around this process, in whole CPUs."""
     limits = []
+    for path in _cgroups("cpu"):
+        text = _read(f"{path}/cpu.max") or " ".join(_read(f"{path}/cpu.cfs_{name}_us") for name in ("quota", "period"))
+        try:
+            quota, period = map(int, text.split())
+        except ValueError:  # "max", malformed or missing: no limit.
+            continue
+        if quota > 0 and period > 0:
+            limits.append(-(-quota // period))
+    return limits
+
+
+def _cgroups(controller: str) -> Iterator[str]:
+    """Yield the directories of the groups around this process that may have files of a controller."""
     for line in _read("/proc/self/cgroup").split("\n"):
         controllers, colon, group = line.partition(":")[2].partition(":")
-        # Version 2 names no controllers. Only one version has the CPU controller at a
-        # time; the files of the other one are missing.
-        if not colon or (controllers and "cpu" not in controllers.split(",")):
-            continue
-        marks = {"cgroup", "cpu"} if controllers else {"cgroup2"}
-        for path in _cgroup_paths(group, marks):
-            text = _read(f"{path}/cpu.max") or " ".join(
-                _read(f"{path}/cpu.cfs_{name}_us") for name in ("quota", "period")
-            )
-            try:
-                quota, period = map(int, text.split())
-            except ValueError:  # "max", malformed or missing: no limit.
-                continue
-            if quota > 0 and period > 0:
-                limits.append(-(-quota // period))
-    return limits
+        # Version 2 names no controllers. Only one version has a controller at a time; the
+        # files of the other one are missing.
+        if colon and (not controllers or controller in controllers.split(",")):
+            yield from _cgroup_paths(group, {"cgroup", controller} if controllers else {"cgroup2"})
 
 
 def _cgroup_paths(group: str, marks: set[str]) -> Iterator[str]:
