@@ -22,8 +22,7 @@
 #define MAP_STEP_BYTES 65536
 #define SHRINK_UNITS 64
 #define LARGE_BYTES (1u << 20)
-#define KEEP_RUNS 6 /* four that wait, one that is being written, one that is being read */
-#define SOON_NS 200000000
+#define KEEP_RUNS 6           /* four that wait, one that is being written, one that is being read */
 #define GROW_BYTES (1u << 20) /* in use: from there on growing waits */
 #define GROW_LOOKS 16
 #define PATIENCE_NS 100000 /* most that growing waits for */
@@ -55,15 +54,6 @@ static uint64_t run_at(struct jnq_queue *q, uint64_t unit)
 }
 
 static uint64_t keep_most(struct jnq_queue *q) { return KEEP_BYTES / q->unit_bytes; }
-
-/* Gives memory of ours back; false if it stays. */
-static bool give_back(struct jnq_queue *q, uint64_t unit, uint64_t n)
-{
-    if (!segment_return(q, unit_off(q, unit), n * q->unit_bytes))
-        return false;
-    store_relaxed(&q->sh->heap.returned_ns, (uint64_t)event_coarse_now());
-    return true;
-}
 
 /* --- hints: all under the heap lock --------------------------------------------------------------- */
 
@@ -280,15 +270,17 @@ static void trim(struct jnq_queue *q)
     }
 }
 
-/* A large run is needed that was not kept. If it would have been there a moment ago, one more like it is kept. */
-static void learn(struct jnq_queue *q, uint64_t n)
+/* A large run was taken, and so many units are in use now. Where half as much again passes as ever is there, it is a
+ * stream and no backlog. */
+static void learn(struct jnq_queue *q, uint64_t n, uint64_t used)
 {
     struct jnq_heap *heap = &q->sh->heap;
-    uint64_t keep = load_relaxed(&heap->keep), most = keep_most(q);
+    uint64_t passed = load_relaxed(&heap->passed) + n, there = load_relaxed(&heap->there), most = keep_most(q);
+    there = used > there ? used : there;
+    store_relaxed(&heap->passed, passed);
+    store_relaxed(&heap->there, there);
     most = n < most / KEEP_RUNS ? n * KEEP_RUNS : most;
-    if (n < LARGE_BYTES / q->unit_bytes || keep >= most)
-        return;
-    if ((uint64_t)event_coarse_now() - load_relaxed(&heap->returned_ns) < SOON_NS)
+    if (passed / 3 * 2 >= there && load_relaxed(&heap->keep) < most)
         store_relaxed(&heap->keep, most);
 }
 
@@ -334,14 +326,14 @@ static int try_alloc(struct jnq_queue *q, uint64_t n, int64_t until, uint64_t *u
     heap_unlock(q);
     if (rc)
         return rc;
-    if (warm) {
+    if (warm)
         sub_sc(&heap->free_warm, n);
-    } else {
-        learn(q, n);
-        if ((rc = back(q, found, n)))
-            return rc;
-    }
-    note_peak(heap, add_sc(&heap->used, n));
+    else if ((rc = back(q, found, n)))
+        return rc;
+    uint64_t used = add_sc(&heap->used, n);
+    note_peak(heap, used);
+    if (n >= LARGE_BYTES / q->unit_bytes)
+        learn(q, n, used);
     *unit = found;
     return JNQ_OK;
 }
@@ -432,7 +424,7 @@ static void shrink(struct jnq_queue *q, uint64_t n)
     heap_unlock(q);
     if (!taken)
         return;
-    bool cold = give_back(q, unit, n);
+    bool cold = segment_return(q, unit_off(q, unit), n * q->unit_bytes);
     if (cold)
         sub_sc(&q->sh->heap.free_warm, n);
     store_rel(entry(q, unit), FREE | (cold ? 0 : WARM) | n);
@@ -445,6 +437,8 @@ void heap_cool(struct jnq_queue *q)
     if (!heap_is_kept(q))
         return;
     store_relaxed(&q->sh->heap.keep, 1); /* no more, but not yet done */
+    store_relaxed(&q->sh->heap.passed, 0);
+    store_relaxed(&q->sh->heap.there, 0);
     for (uint64_t before = UINT64_MAX, excess; (excess = warm_excess(q)) && excess < before; before = excess)
         shrink(q, excess);
     if (!warm_excess(q))
@@ -532,7 +526,7 @@ static void free_run(struct jnq_queue *q, uint64_t unit)
     if (!n)
         return;
     sub_sc(&heap->used, n);
-    bool cold = n > warm_limit(q) && give_back(q, unit, n);
+    bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->unit_bytes);
     uint64_t word = FREE | (cold ? 0 : WARM) | n;
     if (!cold)
         add_sc(&heap->free_warm, n);

@@ -10,8 +10,8 @@
  *   free_warm,     alloc, free     none       sc       estimates: off by a run until heap_sweep() counts
  *     used
  *   map_ready      alloc           heap lock  plain    too low: memory is readied twice
- *   returned_ns,   alloc, free,    none       relaxed  guesses
- *     keep         cool
+ *   keep, passed,  alloc, cool     none       relaxed  guesses
+ *     there
  *
  * The map has one word per unit. The word of a run's first unit holds its length, whether it is free, whether
  * all of it is backed by memory (warm), and for a used run its owner; the words inside a run mean nothing. To split a
@@ -44,7 +44,7 @@
  * Memory: units are backed before anybody writes to them, so that a lack of memory is an error and not SIGBUS.
  * Freed runs stay warm up to RESERVE_BYTES in all, or as much as is in use if that is more (a backlog that
  * comes and goes then runs on warm pages); beyond that, memory goes back bit by bit with every run that is freed.
- * Where large items pass one after the other, which shows when one needs the memory that was given back just before,
+ * Where large items pass one after the other, which shows when half as many again come as are ever there together,
  * what some of them take (up to KEEP_BYTES) stays warm, too, until the queue was empty for a second or a process left.
  *
  * Foreign writes: no word of the map and no hint is followed before run_at() has seen that the run lies in the heap.

@@ -129,8 +129,9 @@ struct jnq_heap {
     uint64_t free_warm;      /* units that are free and backed by memory */
     uint64_t used;           /* units in used runs */
     uint64_t map_ready;      /* bytes of the unit map that are backed by memory */
-    uint64_t returned_ns;    /* when memory was last given back */
-    uint64_t keep;           /* units that may stay warm for large items that pass now */
+    uint64_t keep;           /* units that may stay warm for large items that pass now, */
+    uint64_t passed;         /* how many have passed, */
+    uint64_t there;          /* and the most that were in use meanwhile */
     uint64_t peak;           /* the most that `used` has been; a figure for people */
     uint64_t recent[RECENT]; /* hints: warm free runs, newest first; 0 is none */
 };
