@@ -27,8 +27,8 @@
  * A lease is a used run, a cell, that cannot be reached, and whose word says so: its owner has the task in it in hand.
  * When the owner dies it is not freed but redelivered. The bit means nothing in a run that can be reached.
  *
- * Given runs (jnq_give()): who has put one may go on looking at it, so it must not be freed before both the giver and the
- * taker are done with it. The map word says that it is one (GIVEN), its first word who the giver is:
+ * Given runs (jnq_give()): who has put one may go on looking at it, so it must not be freed before both the giver and
+ * the taker are done with it. The map word says that it is one (GIVEN), its first word who the giver is:
  *   giver          is                            next
  *   X              looked at by owner number X   0 if X is done with it, or dead; X | DONE if the taker is done first
  *   0              the taker's alone             the taker frees it
@@ -50,8 +50,9 @@
  * Foreign writes: no word of the map and no hint is followed before run_at() has seen that the run lies in the heap.
  * Each walk goes forward by the length of such a run, so it ends.
  *
- * Waiting: never, but for heap_await(), which spins for PATIENCE_NS at most. Freeing does not even need the lock (a busy one only costs the hint). The system calls that ready
- * or return memory are made by the owner of the run, without the lock.
+ * Waiting: never, but for heap_await(), which spins for PATIENCE_NS at most. Freeing does not even need the lock (a busy
+ * one only costs the hint). The system calls that ready or return memory are made by the owner of the run, without the
+ * lock.
  *
  * Not provided: alignment other than units, growth of a run. */
 #ifndef JNQ_HEAP_H
@@ -105,8 +106,8 @@ uint32_t heap_leaser(struct jnq_queue *q, uint64_t unit);
 bool heap_is_kept(struct jnq_queue *q);
 void heap_cool(struct jnq_queue *q);
 
-/* For who is about to put so many bytes. If the queue grows, because nothing is warm, and readers are draining it, waits
- * a moment for what they free: backing fresh memory takes so long that they may be faster, and who takes theirs does
+/* For who is about to put so many bytes. If the queue grows, because nothing is warm, and readers are draining it,
+ * waits a moment for what they free: backing fresh memory takes so long that they may be faster, and who takes theirs does
  * not outrun the caches. Waits as long as backing would take, so that growing takes at most twice as long; for a while
  * not, if that was in vain. Requires that no lock is held. */
 void heap_await(struct jnq_queue *q, uint64_t bytes);
