@@ -22,7 +22,7 @@
 #define MAP_STEP_BYTES 65536
 #define SHRINK_UNITS 64
 #define LARGE_BYTES (1u << 20)
-#define KEEP_RUNS 6           /* four that wait, one that is being written, one that is being read */
+#define KEEP_RUNS 8           /* four that wait, and two at each end, where the last may still be in use */
 #define GROW_BYTES (1u << 20) /* in use: from there on growing waits */
 #define GROW_LOOKS 16
 #define PATIENCE_NS 100000 /* most that growing waits for */
