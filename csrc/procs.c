@@ -297,6 +297,13 @@ void procs_wait_end(struct jnq_queue *q, enum jnq_wait in, int64_t now)
     sub_sc(&q->me->waiting[in], 1);
 }
 
+void procs_call_end(struct jnq_queue *q, enum jnq_wait in)
+{
+    uint64_t left = procs_entered(q) ? load_relaxed(&q->me->left_ns[in]) : 0;
+    if (left > SAME_WAIT_NS)
+        store_relaxed(&q->me->left_ns[in], left - SAME_WAIT_NS - 1);
+}
+
 void procs_waited(struct jnq_queue *q, enum jnq_wait in, int64_t ns)
 {
     if (procs_entered(q) && ns > 0)

@@ -102,6 +102,9 @@ bool procs_wait(struct jnq_queue *q, enum jnq_wait in, int64_t now);
 /* Notes that it no longer waits, if it was noted. */
 void procs_wait_end(struct jnq_queue *q, enum jnq_wait in, int64_t now);
 
+/* Notes that the call is over: a wait that follows at once is not its continuation. */
+void procs_call_end(struct jnq_queue *q, enum jnq_wait in);
+
 /* Counts a wait of a thread of ours, and a wake-up. Nothing without an entry. */
 void procs_waited(struct jnq_queue *q, enum jnq_wait in, int64_t ns);
 void procs_woken(struct jnq_queue *q);

@@ -420,6 +420,8 @@ static int put(jnq_queue *q, struct put *put, int64_t deadline)
         return rc;
     void *gil = gil_give_up();
     rc = put_patiently(q, put, deadline);
+    if (rc != JNQ_INTERRUPTED)
+        procs_call_end(q, JNQ_IN_PUT);
     gil_take_back(gil);
     return rc;
 }
@@ -637,6 +639,8 @@ static inline int64_t get(jnq_queue *q, const struct get *get, int64_t deadline)
     if (rc == JNQ_INTERRUPTED || deadline != JNQ_NOW) {
         void *gil = gil_give_up();
         rc = get_patiently(q, get, deadline);
+        if (rc != JNQ_INTERRUPTED)
+            procs_call_end(q, JNQ_IN_GET);
         gil_take_back(gil);
     }
     if (rc == JNQ_EMPTY)

@@ -442,6 +442,10 @@ static void waits_are_counted_and_timed(void)
         procs_wait(q, wait, first + 5 * SECOND); /* another wait */
         is_waiting(q, wait, 1, first + 5 * SECOND, now);
         procs_wait_end(q, wait, first + 6 * SECOND);
+        procs_call_end(q, wait);
+        procs_wait(q, wait, first + 6 * SECOND + 1); /* another call, though it follows at once */
+        is_waiting(q, wait, 1, first + 6 * SECOND + 1, now);
+        procs_wait_end(q, wait, first + 7 * SECOND);
         drop_queue(q);
     }
 }
