@@ -172,7 +172,7 @@ struct jnq_proc {
     uint64_t dones;                /* tasks reported done, and in the upper DONES_BITS how many reports are under way */
     uint64_t taken_ns[PROC_TAKEN]; /* when it took them, by the last bits of takes; not with JNQ_IGNORE */
     uint64_t wait_ns[JNQ_WAITS];   /* since when, by enum jnq_wait */
-    uint64_t left_ns[JNQ_WAITS];   /* when the last one stopped waiting */
+    uint64_t left_ns[JNQ_WAITS];   /* when the last one stopped waiting; odd: and its call ended */
     uint64_t puts;                 /* items put */
     uint64_t active_ns;            /* when it was last noted to do something: see procs.h */
     uint32_t waiting[JNQ_WAITS];   /* threads that wait */

@@ -14,7 +14,8 @@
 #include "lock.h"
 #include "segment.h"
 
-#define SAME_WAIT_NS 10000000 /* who returns so soon has only let Python run signal handlers */
+#define CALL_ENDED ((uint64_t)1) /* in left_ns */
+#define SAME_WAIT_NS 10000000    /* who returns so soon has only let Python run signal handlers */
 #define PIDS "/proc/self/ns/pid"
 #define TIMES "/proc/self/ns/time"
 
@@ -286,22 +287,23 @@ bool procs_wait(struct jnq_queue *q, enum jnq_wait in, int64_t now)
     if (!procs_entered(q))
         return false; /* join() alone needs no entry */
     struct jnq_proc *proc = q->me;
-    if (add_sc(&proc->waiting[in], 1) == 1 && (uint64_t)now - load_relaxed(&proc->left_ns[in]) > SAME_WAIT_NS)
+    uint64_t left = load_relaxed(&proc->left_ns[in]);
+    bool another = left & CALL_ENDED || (uint64_t)now - left > SAME_WAIT_NS;
+    if (add_sc(&proc->waiting[in], 1) == 1 && another)
         store_relaxed(&proc->wait_ns[in], (uint64_t)now);
     return true;
 }
 
 void procs_wait_end(struct jnq_queue *q, enum jnq_wait in, int64_t now)
 {
-    store_relaxed(&q->me->left_ns[in], (uint64_t)now);
+    store_relaxed(&q->me->left_ns[in], (uint64_t)now & ~CALL_ENDED);
     sub_sc(&q->me->waiting[in], 1);
 }
 
 void procs_call_end(struct jnq_queue *q, enum jnq_wait in)
 {
-    uint64_t left = procs_entered(q) ? load_relaxed(&q->me->left_ns[in]) : 0;
-    if (left > SAME_WAIT_NS)
-        store_relaxed(&q->me->left_ns[in], left - SAME_WAIT_NS - 1);
+    if (procs_entered(q))
+        store_relaxed(&q->me->left_ns[in], load_relaxed(&q->me->left_ns[in]) | CALL_ENDED);
 }
 
 void procs_waited(struct jnq_queue *q, enum jnq_wait in, int64_t ns)
