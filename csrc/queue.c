@@ -862,6 +862,15 @@ int jnq_finish(jnq_queue *q, uint64_t lease, uint64_t number)
     return rc;
 }
 
+/* Enters the process only so that others see who waits: if that is to be had at once. */
+static void show_joiner(struct jnq_queue *q)
+{
+    if (procs_entered(q) || recover_lock_procs(q, 0))
+        return;
+    procs_enter(q);
+    lock_release(&q->sh->procs.lock);
+}
+
 int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline)
 {
     uint64_t puts = counts_join(q); /* each time: the announcement may have been taken down */
@@ -872,8 +881,10 @@ int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline)
     if (deadline == JNQ_NOW)
         return recover_lost(q) ? JNQ_LOST : JNQ_TIMEOUT;
     void *gil = gil_give_up();
-    enter(q, lock_deadline(deadline)); /* only so that others see who waits */
+    show_joiner(q);
     int rc = wait_for(q, JNQ_IN_JOIN, counts_zero, *since, deadline);
+    if (rc != JNQ_INTERRUPTED)
+        procs_call_end(q, JNQ_IN_JOIN);
     gil_take_back(gil);
     return rc;
 }

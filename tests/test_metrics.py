@@ -61,7 +61,7 @@ def test_figures_are_those_of_stats(name, registry):
         ("joinq_in_flight_tasks", None): 3,
         ("joinq_unfinished_tasks", None): 9,
         ("joinq_puts_total", None): 10,
-        ("joinq_gets_total", None): 4,
+        ("joinq_gets", None): 4,
         ("joinq_task_dones_total", None): 1,
         ("joinq_discarded_total", None): 0,
         ("joinq_redeliveries_total", None): 0,

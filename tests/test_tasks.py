@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import io
 import os
+import queue
+import random
 import signal
+import sys
 import threading
 import weakref
 
@@ -129,15 +133,25 @@ def test_kept_iterator_goes_on(make):
 
 
 def test_item_is_not_kept(make):
-    """Nobody but the body refers to it, so its memory is free while the loop waits for the next one."""
+    """When the body comes back, only it can still refer to the item: its memory is free while the loop waits."""
     q = make(0, shutdown=False)
     q.put({1})
     loop = q.tasks()
     item = next(loop)
     alive = weakref.ref(item)
     del item
-    assert alive() is None
-    loop.close()
+    seen = []
+
+    def look():
+        probes.wait_until(lambda: q.stats().readers_blocked, "it waits")
+        seen.append(alive())
+        q.shutdown()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    assert list(loop) == []
+    thread.join()
+    assert seen == [None]
 
 
 def test_interrupt_while_it_waits(make):
@@ -164,6 +178,40 @@ def test_interrupt_while_it_waits(make):
         thread.join()
         signal.signal(signal.SIGUSR2, before)
     assert (q.qsize(), q.unfinished_tasks) == (1, 1)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="handlers run between any two bytecodes")
+def test_signals_at_any_moment(make):
+    """Whatever a handler's exception interrupts, each task is either reported or still in the queue."""
+    q = make(20_000, shutdown=False)
+    chance, armed = random.Random(6), False
+
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(signum, frame):
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(200):
+            if not q.qsize():
+                break
+            with contextlib.suppress(Interrupt, queue.Empty):
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(50e-6, 300e-6))
+                armed = True
+                for _ in q.tasks():
+                    if q.empty():
+                        break
+                armed = False
+            armed = False
+            assert q.stats().in_flight == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_child_of_a_fork_in_the_body(make):

@@ -7,10 +7,9 @@ import importlib
 import os
 import signal
 from dataclasses import dataclass
-from multiprocessing import process
 from typing import TYPE_CHECKING, Any
 
-from joinq._holders import death
+from joinq._holders import death, started
 from joinq._observe import views_of
 from joinq._processes import parent_process
 
@@ -96,7 +95,7 @@ _RELATIONS = ("parent", "child", "sibling")
 
 def _children() -> Iterator[Any]:
     """The Process objects of this process's children that were started, and not closed."""
-    for child in list(process._dangling):  # type: ignore[attr-defined]
+    for child in started():
         if child._parent_pid == os.getpid() and child._popen is not None:
             yield child
 

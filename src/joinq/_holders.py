@@ -8,7 +8,7 @@ import signal
 import stat
 from dataclasses import dataclass
 from multiprocessing import process
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from joinq._native import OK, TIMEOUT, ffi, lib
 from joinq.exceptions import LostProcess
@@ -128,10 +128,17 @@ def _state(pid: int) -> str:
         return ""
 
 
+def _code_of(status: int) -> int | None:
+    try:
+        return os.waitstatus_to_exitcode(status)
+    except ValueError:  # only after foreign writes
+        return None
+
+
 def _exitcode(dead: CData) -> int | None:
     code = exit_code(dead.pid)
     if code is None and dead.status:
-        code = os.waitstatus_to_exitcode(dead.status)
+        code = _code_of(dead.status)
     if code is None and dead.exit:
         code = 0 if dead.exit == 1 else _FAILED
     return code
@@ -159,7 +166,7 @@ def deaths(handle: CData, after: int = 0) -> list[Death]:
         if lib.jnq_read_death(handle, number, out) == OK:
             code = exit_code(out.pid)
             if code is None and (out.status or out.failed):
-                code = os.waitstatus_to_exitcode(out.status) if out.status else _FAILED
+                code = _code_of(out.status) if out.status else _FAILED
             name = ffi.string(out.name).decode("utf-8", "replace")
             found.append(Death(out.pid, name, code, out.tasks, out.time_ms / 1000))
     return found
@@ -224,9 +231,15 @@ def _is_writable(pid: int, fd: int) -> bool:
         return False
 
 
+def started() -> list[Any]:
+    """The processes that were started here, as long as their objects exist. Other threads may start some meanwhile."""
+    references = list(process._dangling.data)  # type: ignore[attr-defined]
+    return [child for child in (ref() for ref in references) if child is not None]
+
+
 def exit_code(pid: int) -> int | None:
     """The exit code of a dead child of ours, as `multiprocessing.Process.exitcode` has it, or None."""
-    for child in list(process._dangling):  # type: ignore[attr-defined]
+    for child in started():
         if child._parent_pid == os.getpid() and child._popen is not None and child._popen.pid == pid:
             code: int | None = child.exitcode
             return code

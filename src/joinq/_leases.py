@@ -65,11 +65,14 @@ class Leases(threading.local):
         Raises:
             ValueError: it was reported before.
         """
-        if not self._finish(handle, lease):
+        self.finished(handle, lease, INTERRUPTED)
+
+    def finished(self, handle: CData, lease: Lease, rc: int) -> None:
+        """The same, after the core was told and gave this answer."""
+        if not self._finish(handle, lease, rc):
             raise ValueError("task_done() called too many times: the task was already reported done")
 
-    def _finish(self, handle: CData, lease: Lease) -> bool:
-        rc = INTERRUPTED
+    def _finish(self, handle: CData, lease: Lease, rc: int = INTERRUPTED) -> bool:
         while rc == INTERRUPTED:
             rc = lib.jnq_finish(handle, *lease)
         if rc and rc != NOT_OURS:

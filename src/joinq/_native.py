@@ -187,7 +187,8 @@ def attached(device: int, inode: int) -> CData | None:
 
 def all_attached() -> list[CData]:
     """Every handle that this process has."""
-    return list(_handles.values())
+    # list() of the references is one step: other threads may make queues meanwhile.
+    return [handle for handle in (ref() for ref in _handles.valuerefs()) if handle is not None]
 
 
 def _identity(fd: int) -> tuple[int, int]:

@@ -205,7 +205,7 @@ def _add(found: dict[tuple[int, int], Seen], file: tuple[int, int], pid: int, pa
 def _is_queue(fd: int) -> bool:
     try:
         return look(fd) is not None
-    except (RuntimeError, OSError):  # look() of who sees it will say so again
+    except (RuntimeError, OSError, MemoryError):  # look() of who sees it will say so again
         return True
 
 

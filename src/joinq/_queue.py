@@ -789,11 +789,12 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
 
         Raises:
             TypeError: `progress` is something else.
-            Exception: as get() does, but not ShutDown; ValueError if the body has reported its task done.
+            Exception: as get() does, but not ShutDown; ValueError if the body has reported its task done. An item that
+                cannot be unpickled counts as taken, as with get(): task_done() reports it.
 
         The stdlib's queues have no such method.
         """
-        return each(self, shown_by(progress, self.name))
+        return each(self, JoinableQueue.task_done, shown_by(progress, self.name))
 
     def join(self, timeout: float | None = None) -> None:
         """Waits until every task is finished, or all were at some moment since the call.

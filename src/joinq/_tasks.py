@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+from joinq._native import error, lib
 from joinq.exceptions import ShutDown
 
 if TYPE_CHECKING:
@@ -78,28 +79,44 @@ def shown_by(progress: Any, name: str) -> Callable[[], Shown]:
     raise TypeError(f"progress must be tqdm, a bar of it, or a rich.progress.Progress, not {progress!r}")
 
 
-def each(queue: JoinableQueue, show: Callable[[], Shown]) -> Generator[Any, None, None]:
-    """The iterator that q.tasks() returns."""
-    shown, complete = show(), False
+_forks = [0]  # of this process's ancestors
+
+
+def _count_fork() -> None:
+    _forks[0] += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+def each(queue: JoinableQueue, task_done: object, show: Callable[[], Shown]) -> Generator[Any, None, None]:
+    """The iterator that q.tasks() returns; `task_done` is JoinableQueue's, which subclasses may replace."""
+    shown, complete, item = show(), False, None
+    own = type(queue).task_done is not task_done
     try:
         while True:
             try:
-                taken = [queue.get()]
+                item = queue.get()
             except ShutDown:
                 complete = True
                 return
-            leases = queue._leases
-            lease, pid = leases.mine[-1] if leases else None, os.getpid()
+            # From here to the yield nothing is called, and after it the core first: signal handlers run in calls.
+            leases, forks = queue._leases, _forks[0]
+            lease = leases.mine[-1] if leases else None
             try:
-                yield taken.pop()  # while the body runs, and while we wait for the next one, only the body has it
+                yield item
             finally:
-                if os.getpid() == pid:  # else the child of a fork has inherited the loop: the task is its parent's
-                    if leases and lease:
-                        leases.finish(
-                            queue._handle, lease
-                        )  # this may be another thread: a garbage collector runs in any
-                    else:
+                item = None
+                if _forks[0] == forks:  # else the child of a fork has inherited the loop: the task is its parent's
+                    if lease:  # and this may be another thread: a garbage collector runs in any
+                        rc = lib.jnq_finish(queue._handle, lease[0], lease[1])
+                        leases.finished(queue._handle, lease, rc)  # type: ignore[union-attr]
+                    elif own:
                         queue.task_done()
+                    else:
+                        rc = queue._port.task_done(1)
+                        if rc:
+                            raise error(rc)
                     shown.step()
     finally:
         shown.end(complete)

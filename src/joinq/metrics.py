@@ -52,7 +52,7 @@ _FAMILIES = [
     _Family("in_flight_tasks", "gauge", "", "Tasks that were taken and not reported done.", _one("in_flight")),
     _Family("unfinished_tasks", "gauge", "", "Tasks in the queue or in flight.", _one("unfinished")),
     _Family("puts", "counter", "", "Items that were put.", _one("puts")),
-    _Family("gets", "counter", "", "Items that were taken.", _one("gets")),
+    _Family("gets", "gauge", "", "Items that were taken.", _one("gets")),
     _Family("task_dones", "counter", "", "Tasks that were reported done.", _one("task_dones")),
     _Family("discarded", "counter", "", "Items that shutdown(immediate=True) threw away.", _one("discarded")),
     _Family("redeliveries", "counter", "", "Tasks of dead processes that went back.", _one("redeliveries")),
