@@ -195,6 +195,11 @@ def test_signals_at_any_moment(make):
             armed = False
             raise Interrupt
 
+    def work():
+        for _ in q.tasks():
+            if q.empty():
+                break
+
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for _ in range(200):
@@ -203,9 +208,7 @@ def test_signals_at_any_moment(make):
             with contextlib.suppress(Interrupt, queue.Empty):
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(50e-6, 300e-6))
                 armed = True
-                for _ in q.tasks():
-                    if q.empty():
-                        break
+                work()  # a function: a jump back may lie outside of the `with` around its loop
                 armed = False
             armed = False
             assert q.stats().in_flight == 0
