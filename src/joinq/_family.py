@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from joinq._holders import death, started
 from joinq._observe import views_of
@@ -73,14 +73,14 @@ def processes() -> list[ProcessInfo]:
     Children are those that multiprocessing has started, the dead ones as long as the program keeps their Process
     object; and other living ones (os.fork(), subprocess) that share a queue. The parent is that of
     parent_process(), or whoever has forked this one and shares a queue; siblings are living. Each of them costs some
-    looks into /proc. Unlike active_children() it joins nobody. In the child of a fork it tells of the child's own
+    looks into /proc. Unlike activestarted() it joins nobody. In the child of a fork it tells of the child's own
     relatives. The stdlib has no such function.
     """
     views = list(views_of([]).values())
     found: dict[int, ProcessInfo] = {}
     if (parent := parent_process()) and parent.pid:
         found[parent.pid] = _told(parent.pid, parent.name, "parent", parent.is_alive(), None, None, views)
-    for child in _children():
+    for child in started():
         pid: int = child._popen.pid
         code: int | None = child.exitcode
         found[pid] = _told(pid, child.name, "child", code is None, code, getattr(child._popen, "method", None), views)
@@ -91,13 +91,6 @@ def processes() -> list[ProcessInfo]:
 
 
 _RELATIONS = ("parent", "child", "sibling")
-
-
-def _children() -> Iterator[Any]:
-    """The Process objects of this process's children that were started, and not closed."""
-    for child in started():
-        if child._parent_pid == os.getpid() and child._popen is not None:
-            yield child
 
 
 def _others(views: list[View]) -> Iterator[Holder]:

@@ -95,6 +95,9 @@ _REMARKABLE = {"is stopped", "is being debugged"}
 # An exit code that is not known, but is not 0.
 _FAILED = 256
 
+# What a process announces before it ends; else that it failed.
+_ANNOUNCED = {0: None, 1: 0}
+
 
 def holders(handle: CData) -> Iterator[Holder]:
     """Every process in the table of a queue, or of a picture of one."""
@@ -109,7 +112,7 @@ def holders(handle: CData) -> Iterator[Holder]:
                 name=ffi.string(out.name).decode("utf-8", "replace"),
                 alive=not out.dead,
                 state="" if out.dead else _state(out.pid),
-                exitcode=_exitcode(out) if out.dead else None,
+                exitcode=_exitcode(out.pid, out.status, _ANNOUNCED.get(out.exit, _FAILED)) if out.dead else None,
                 tasks=out.tasks,
                 oldest=out.oldest_ns / 1e9 if out.tasks else None,
                 waits=tuple(Wait(call, n, ns / 1e9) for call, n, ns in waits if n and not out.dead),
@@ -135,13 +138,12 @@ def _code_of(status: int) -> int | None:
         return None
 
 
-def _exitcode(dead: CData) -> int | None:
-    code = exit_code(dead.pid)
-    if code is None and dead.status:
-        code = _code_of(dead.status)
-    if code is None and dead.exit:
-        code = 0 if dead.exit == 1 else _FAILED
-    return code
+def _exitcode(pid: int, status: int, announced: int | None) -> int | None:
+    """How a dead process ended: as its parent knows it, as who found it read it (0: nobody), or as it had announced."""
+    code = exit_code(pid)
+    if code is None and status:
+        code = _code_of(status)
+    return announced if code is None else code
 
 
 class Death(NamedTuple):
@@ -164,9 +166,7 @@ def deaths(handle: CData, after: int = 0) -> list[Death]:
     found = []
     for number in range(max(after, counters.deaths - _REMEMBERED) + 1, counters.deaths + 1):
         if lib.jnq_read_death(handle, number, out) == OK:
-            code = exit_code(out.pid)
-            if code is None and (out.status or out.failed):
-                code = _code_of(out.status) if out.status else _FAILED
+            code = _exitcode(out.pid, out.status, _FAILED if out.failed else None)
             name = ffi.string(out.name).decode("utf-8", "replace")
             found.append(Death(out.pid, name, code, out.tasks, out.time_ms / 1000))
     return found
@@ -231,16 +231,18 @@ def _is_writable(pid: int, fd: int) -> bool:
         return False
 
 
-def started() -> list[Any]:
-    """The processes that were started here, as long as their objects exist. Other threads may start some meanwhile."""
-    references = list(process._dangling.data)  # type: ignore[attr-defined]
-    return [child for child in (ref() for ref in references) if child is not None]
+def started() -> Iterator[Any]:
+    """The Process objects of this process's children that were started, and not closed."""
+    for reference in list(process._dangling.data):  # type: ignore[attr-defined]  # one step: other threads start some
+        child = reference()
+        if child is not None and child._parent_pid == os.getpid() and child._popen is not None:
+            yield child
 
 
 def exit_code(pid: int) -> int | None:
     """The exit code of a dead child of ours, as `multiprocessing.Process.exitcode` has it, or None."""
     for child in started():
-        if child._parent_pid == os.getpid() and child._popen is not None and child._popen.pid == pid:
+        if child._popen.pid == pid:
             code: int | None = child.exitcode
             return code
     return None
