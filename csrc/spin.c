@@ -11,6 +11,7 @@
 #define SCORE_MAX 8
 #define SCORE_FIRST 2
 #define BUDGET_MIN_NS 2000
+#define SLEEP_WAKES 4 /* what a sleep costs in all, in wake-ups: a call here and there, cold caches on both sides */
 #define WAKE_MAX_NS 100000 /* who runs later than that had to wait for a CPU */
 #define OFFER_NS 4000      /* between two offers of the CPU */
 #define USED_NS 1500       /* after which the CPU comes back if somebody has used it; else in a third of that */
@@ -80,7 +81,7 @@ void spin_init(struct jnq_queue *q)
 /* Waits up to so long are better spun through. */
 static int64_t worth(struct jnq_queue *q)
 {
-    int64_t most = (int64_t)load_relaxed(&q->wake_ns) * 3 / 2 + 2 * BUDGET_MIN_NS;
+    int64_t most = (int64_t)load_relaxed(&q->wake_ns) * SLEEP_WAKES + 2 * BUDGET_MIN_NS;
     return most < SPIN_MAX_NS ? most : SPIN_MAX_NS;
 }
 

@@ -11,10 +11,11 @@
  * can run, and on one CPU nobody spins. Nor does a process that has the queue for itself.
  *
  * What is learnt, for each handle and direction: whether spinning pays, and how long. Each wait tells how long it took
- * until its condition held; after a sleep, until it was woken (event_woken_ns()), from where on it tells what a sleep
- * costs. Spinning would have paid if the first is not much more than the second. So a wait that slept also teaches to
- * spin, and nothing has to be tried out; where waking is quick, spins are short. If both sides of a busy pair
- * sleep, each waits for as long as the other takes to wake, and a little: "not much more" lets both of them find out.
+ * until its condition held; after a sleep, until it was woken (event_woken_ns()), from where on it tells how long
+ * waking takes. Spinning would have paid if the first is not more than what a sleep costs in all, a few times the
+ * second. So a wait that slept also teaches to spin, and nothing has to be tried out; where waking is quick, spins are
+ * short. If both sides of a busy pair sleep, each waits for as long as the other takes to wake, and a little: "a few
+ * times" lets both of them find out.
  *
  * A spinner that is not served at once offers its CPU, by sched_yield(), to whoever is ready to run there: that may be
  * the one that it waits for. Where the offer was used, the next spinner makes it first. So a pair that the system has
@@ -43,7 +44,7 @@
 #include "layout.h"
 
 #define SPIN_MAX_NS 150000 /* nobody spins longer */
-#define SPIN_WAKE_NS 20000 /* what a sleep costs, until that is known */
+#define SPIN_WAKE_NS 20000 /* what waking takes, until that is known */
 #define SPIN_LOOKS 16      /* between two looks at the clock: about a microsecond */
 
 /* A condition over shared words: looked at without a lock. */

@@ -337,7 +337,7 @@ static void works_without_knowing_the_waker(void)
     CHECK(spin(stage.q, 2));
     for (int i = 0; i < 20; i++) {
         int64_t now = event_now();
-        spin_slept(stage.q, JNQ_IN_GET, true, now, 0, now + 4 * SPIN_WAKE_NS);
+        spin_slept(stage.q, JNQ_IN_GET, true, now, 0, now + 8 * SPIN_WAKE_NS);
     }
     CHECK(!spin(stage.q, 0));
     clear_stage();
