@@ -186,6 +186,28 @@ static void large_runs_do_not_wander(void)
     drop_queue(q);
 }
 
+/* True if of three free runs of one size the one that was freed first is used next, false if the last. */
+static bool takes_turns(uint64_t bytes)
+{
+    jnq_queue *q = make_queue(0);
+    uint64_t units[3], unit;
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(heap_alloc(q, bytes, JNQ_FOREVER, &units[i]), JNQ_OK);
+    for (int i = 0; i < 3; i++)
+        heap_free(q, units[i]);
+    CHECK_EQ(heap_alloc(q, bytes, JNQ_FOREVER, &unit), JNQ_OK);
+    CHECK(unit == units[0] || unit == units[2]);
+    drop_queue(q);
+    return unit == units[0];
+}
+
+static void runs_that_caches_hold_take_turns(void)
+{
+    CHECK(takes_turns(16 << 10));
+    CHECK(takes_turns(1 << 20));
+    CHECK(!takes_turns(2560 << 10));
+}
+
 static void pass(jnq_queue *q, uint64_t bytes, int rounds)
 {
     for (uint64_t units[4]; rounds; rounds--) {
@@ -692,9 +714,9 @@ static void the_killed_leave_nothing(void)
 }
 
 TESTS("heap", runs_do_not_overlap, two_owners_share_it, words_outside_the_heap_are_no_runs, freed_memory_goes_back,
-      steady_state_touches_nothing_new, large_runs_do_not_wander, large_items_pass_in_warm_memory,
-      other_items_leave_nothing, growing_waits_for_readers_only, cooling_goes_on_where_it_was_hindered,
-      walk_that_comes_round_gives_a_whole_run, busy_lock_does_not_hinder_freeing, more_than_the_heap_is_refused,
-      full_heap_is_refused_and_recovers, random_steps_in_a_full_heap, sweep_frees_the_unmarked_of_one_owner,
-      check_finds_what_is_broken, foreign_words_lead_nowhere, leases_are_found_by_their_owner, threads_share_it,
-      hints_come_back, the_killed_leave_nothing)
+      steady_state_touches_nothing_new, large_runs_do_not_wander, runs_that_caches_hold_take_turns,
+      large_items_pass_in_warm_memory, other_items_leave_nothing, growing_waits_for_readers_only,
+      cooling_goes_on_where_it_was_hindered, walk_that_comes_round_gives_a_whole_run, busy_lock_does_not_hinder_freeing,
+      more_than_the_heap_is_refused, full_heap_is_refused_and_recovers, random_steps_in_a_full_heap,
+      sweep_frees_the_unmarked_of_one_owner, check_finds_what_is_broken, foreign_words_lead_nowhere,
+      leases_are_found_by_their_owner, threads_share_it, hints_come_back, the_killed_leave_nothing)
