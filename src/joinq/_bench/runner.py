@@ -24,6 +24,9 @@ from joinq._bench import contenders
 from joinq._bench.contenders._bytes import PREFIX
 from joinq._bench.scenario import Scenario
 
+# The threads of NumPy's libraries spin for a while after an import, and would take the CPUs of who is measured.
+_NO_COMPANY = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+
 LIMIT_S = 180
 """A measurement that takes longer hangs: the slowest one needs a fifth of it."""
 
@@ -89,7 +92,7 @@ def measure(name: str, scenario: Scenario, share: float, start_method: str) -> R
             command,
             stdout=output,
             stderr=log,
-            env={**os.environ, "PYTHONFAULTHANDLER": "1", "TMPDIR": directory},
+            env={**os.environ, **_NO_COMPANY, "PYTHONFAULTHANDLER": "1", "TMPDIR": directory},
             start_new_session=True,  # a process group of its own, so that no worker outlives it
         )
         end = f"hung for {LIMIT_S} s"
