@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import copyreg
 import gc
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import pickle
 import signal
 import threading
 import zlib
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import payloads
@@ -204,7 +206,8 @@ def test_numpy_arrays_arrive_as_they_were(q):
     ]
     frozen = np.arange(50_000.0)
     frozen.flags.writeable = False
-    arrays.append(frozen)
+    arrays += [frozen, frozen + 1, np.arange(1000.0).reshape(10, 100), np.arange(1000.0).reshape(10, 100, order="F")]
+    arrays += [sent + sent for sent in arrays[:15]]  # what was pickled before, with other elements
     for sent in arrays:
         got = received(q, sent)
         expected = pickle.loads(pickle.dumps(sent, 5))
@@ -221,6 +224,30 @@ def test_numpy_arrays_arrive_as_they_were(q):
     q.put([arrays, arrays])
     one, other = q.get()
     assert all(a is b for a, b in zip(one, other))  # what was one object is one again
+
+
+def test_arrays_of_many_shapes_arrive_as_they_were():
+    """More than a put() remembers, each of them twice."""
+    np = pytest.importorskip("numpy")
+    q = joinq.Queue()
+    for n in [*range(600), *range(600)]:
+        q.put(np.arange(n))
+        np.testing.assert_array_equal(q.get(), np.arange(n))
+
+
+@pytest.mark.parametrize("register", [copyreg.pickle, ForkingPickler.register])
+def test_reducers_of_arrays_are_used_from_then_on(register, monkeypatch):
+    """Although arrays were put before without."""
+    np = pytest.importorskip("numpy")
+    monkeypatch.setattr(copyreg, "dispatch_table", dict(copyreg.dispatch_table))
+    monkeypatch.setattr(ForkingPickler, "_extra_reducers", dict(ForkingPickler._extra_reducers))
+    q = joinq.Queue()
+    for _ in range(2):
+        q.put(np.arange(3))
+        np.testing.assert_array_equal(q.get(), [0, 1, 2])
+    register(np.ndarray, lambda array: (list, (array.tolist(),)))
+    q.put(np.arange(3))
+    assert q.get() == [0, 1, 2]
 
 
 # Whose it is ------------------------------------------------------------------------------------------------

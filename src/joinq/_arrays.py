@@ -39,7 +39,7 @@ def empty(
         raise ValueError(f"an array of {kind} cannot be shared: its elements are Python objects; use numpy.empty()")
     sizes = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
     target = queue if queue is not None else _queue.latest()
-    nbytes = math.prod(int(size) for size in sizes) * kind.itemsize
+    nbytes = math.prod(map(int, sizes)) * kind.itemsize
     if target is None or nbytes <= 0:
         return np.empty(shape, kind)
     return np.ndarray(sizes, kind, buffer=target.buffer(nbytes))

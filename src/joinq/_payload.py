@@ -24,16 +24,31 @@ class _Reducers(dict[type, Any]):
         if kind in extra:
             return extra[kind]
         if kind.__name__ == "ndarray" and kind.__module__ == "numpy" and kind not in copyreg.dispatch_table:
+            global _ndarray
+            _ndarray = kind
             return _reduce_array
         return copyreg.dispatch_table[kind]
 
 
-def _reduce_array(array: Any) -> Any:
-    """What NumPy's own reducer says, in a fifth of the time where an array is nothing but its buffer."""
+_ndarray: Any = None  # NumPy's class, once an array was pickled
+
+
+def _says(array: Any) -> Any:
+    """All that there is to an array but its elements; None if there may be more."""
     kind, flags = array.dtype, array.flags
     if kind.isbuiltin != 1 or kind.hasobject or not flags.forc:
+        return None
+    if _ndarray in copyreg.dispatch_table or _ndarray in ForkingPickler._extra_reducers:  # type: ignore[attr-defined]
+        return None
+    return kind.str, array.shape, "C" if flags.c_contiguous else "F", flags.writeable
+
+
+def _reduce_array(array: Any) -> Any:
+    """What NumPy's own reducer says, in a fifth of the time where an array is nothing but its buffer."""
+    says = _says(array)
+    if says is None:
         return array.__reduce_ex__(PROTOCOL)
-    return _array, (pickle.PickleBuffer(array), kind.str, array.shape, "C" if flags.c_contiguous else "F")
+    return _array, (pickle.PickleBuffer(array), *says[:3])
 
 
 def _array(buffer: Any, dtype: str, shape: tuple[int, ...], order: str) -> Any:
@@ -41,6 +56,11 @@ def _array(buffer: Any, dtype: str, shape: tuple[int, ...], order: str) -> Any:
 
     ndarray: Any = np.ndarray
     return ndarray(shape, dtype, buffer, 0, None, order)
+
+
+# The pickles of arrays that were items by themselves, by what they say: the elements are not in them.
+_heads: dict[Any, list[Any]] = {}
+_HEADS = 256
 
 
 class _Sink:
@@ -102,6 +122,9 @@ def dumps(obj: Any) -> bytes | Parts:
     Raises:
         Exception: whatever pickling the object raises.
     """
+    says = _says(obj) if type(obj) is _ndarray else None
+    if says in _heads:
+        return _heads[says], [pickle.PickleBuffer(obj).raw()]
     try:
         shop = _idle.pop()
     except IndexError:
@@ -116,6 +139,10 @@ def dumps(obj: Any) -> bytes | Parts:
             _idle.append(shop)
         return data
     data = _hold(parts), buffers[:]
+    if says is not None:
+        if len(_heads) >= _HEADS:
+            _heads.clear()
+        _heads[says] = data[0]
     if len(parts) <= _KEEP_PARTS and len(parts[0]) <= _KEEP_BYTES:
         parts.clear()
         buffers.clear()
