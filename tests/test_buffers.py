@@ -202,12 +202,15 @@ def test_numpy_arrays_arrive_as_they_were(q):
         *(np.arange(n, dtype=kind) for n in (0, 1, 10, 1000, 100_000) for kind in ("u1", "f8", "c16")),
         *(np.arange(60_000.0).reshape(200, 300), np.asfortranarray(np.arange(60_000.0).reshape(200, 300))),
         *(np.arange(60_000.0)[::3], np.arange(60_000.0).reshape(200, 300).T, np.zeros((0, 5)), np.float64(1.5)),
+        *(np.zeros(3, dtype="M8"), np.zeros(3, dtype="m8"), np.zeros(3, dtype="M8[s]")),
+        *np.broadcast_arrays(np.arange(12.0).reshape(3, 4), np.zeros(4)),  # flagged as writable, and read-only
         *(np.array(["a", "ż"]), np.array([None, 1], dtype=object), np.zeros(5000, dtype=[("x", "f4"), ("y", "i2")])),
     ]
     frozen = np.arange(50_000.0)
     frozen.flags.writeable = False
     arrays += [frozen, frozen + 1, np.arange(1000.0).reshape(10, 100), np.arange(1000.0).reshape(10, 100, order="F")]
-    arrays += [sent + sent for sent in arrays[:15]]  # what was pickled before, with other elements
+    arrays += [sent + sent for sent in arrays[:15]]  # of which the same was said before
+    arrays.append(np.arange(1.0, 13.0).reshape(3, 4))
     for sent in arrays:
         got = received(q, sent)
         expected = pickle.loads(pickle.dumps(sent, 5))
