@@ -329,6 +329,7 @@ struct jnq_spins {
     int32_t score; /* of late: waits that were worth it, less those that were not; above 0: spin */
     uint32_t budget_ns;
     uint32_t offer_first; /* somebody has used the CPU that was offered */
+    uint32_t doubts;      /* of late: spins that took longer than waking does */
 };
 
 /* What one process knows of the queue. `me`, `owner` and `fork` are written under the procs

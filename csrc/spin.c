@@ -12,6 +12,7 @@
 #define SCORE_FIRST 2
 #define BUDGET_MIN_NS 2000
 #define SLEEP_WAKES 4 /* what a sleep costs in all, in wake-ups: a call here and there, cold caches on both sides */
+#define DOUBTS_MAX 32
 #define WAKE_MAX_NS 100000 /* who runs later than that had to wait for a CPU */
 #define OFFER_NS 4000      /* between two offers of the CPU */
 #define USED_NS 1500       /* after which the CPU comes back if somebody has used it; else in a third of that */
@@ -57,7 +58,8 @@ static uint64_t *claim(struct jnq_queue *q, int64_t now, int64_t until)
 {
     for (uint32_t i = 0, n = slots(now); i < n; i++) {
         uint64_t *slot = &q->sh->spinning[i], taken = load_sc(slot);
-        bool passed = taken - (uint64_t)now - 1 >= SPIN_MAX_NS; /* or is no time at all */
+        /* Or is no time at all. Its spinner may have begun a little later than `now`. */
+        bool passed = taken - (uint64_t)now - 1 >= 2 * SPIN_MAX_NS;
         if (passed && cas_sc(slot, &taken, (uint64_t)until))
             return slot;
     }
@@ -140,6 +142,10 @@ bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_
     struct jnq_spins *spins = &q->spins[in];
     if (load_relaxed(&spins->score) <= 0 || !in_company(q))
         return false;
+    if (load_relaxed(&spins->doubts) >= DOUBTS_MAX) {
+        store_relaxed(&spins->doubts, 0);
+        return false;
+    }
     int64_t began = *now, until = began + load_relaxed(&spins->budget_ns);
     uint64_t *slot = claim(q, began, until);
     if (!slot)
@@ -157,7 +163,10 @@ bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_
     give_back(slot, until);
     if (wanted)
         store_relaxed(&spins->score, -SCORE_MAX);
-    else if (held)
+    else if (held) {
         learn(q, in, *now - began);
+        if (*now - began > (int64_t)load_relaxed(&q->wake_ns))
+            store_relaxed(&spins->doubts, load_relaxed(&spins->doubts) + 1);
+    }
     return held;
 }

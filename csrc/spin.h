@@ -14,8 +14,9 @@
  * until its condition held; after a sleep, until it was woken (event_woken_ns()), from where on it tells how long
  * waking takes. Spinning would have paid if the first is not more than what a sleep costs in all, a few times the
  * second. So a wait that slept also teaches to spin, and nothing has to be tried out; where waking is quick, spins are
- * short. If both sides of a busy pair sleep, each waits for as long as the other takes to wake, and a little: "a few
- * times" lets both of them find out.
+ * short. Who spins learns nothing of sleeping: so after some spins that would not pay if waking were quick now, it
+ * sleeps once. If both sides of a busy pair sleep, each waits for as long as the other takes to wake, and a little: "a
+ * few times" lets both of them find out.
  *
  * A spinner that is not served at once offers its CPU, by sched_yield(), to whoever is ready to run there: that may be
  * the one that it waits for. Where the offer was used, the next spinner makes it first. So a pair that the system has
@@ -34,7 +35,7 @@
  *
  * Death: a dead spinner's slot is taken for at most SPIN_MAX_NS more. So is one of a spinner that is stopped.
  *
- * Foreign writes: a time further away than SPIN_MAX_NS counts as passed.
+ * Foreign writes: a time further away than twice SPIN_MAX_NS counts as passed.
  *
  * Not provided: a common bound for all queues of a program; knowledge of CPUs that are busy with other programs, or of
  * a quota of CPU time. */

@@ -251,14 +251,14 @@ static void slot_of_the_dead_expires(void)
 
 static void no_time_takes_a_slot_for_long(void)
 {
-    static const int64_t last[] = {-(int64_t)SECOND, -1, 0, SPIN_MAX_NS + 1, SECOND, INT64_MAX / 2};
+    static const int64_t last[] = {-(int64_t)SECOND, -1, 0, 2 * SPIN_MAX_NS + 1, SECOND, INT64_MAX / 2};
     set_stage(2);
     tick = 0;
     for (unsigned i = 0; i < sizeof last / sizeof *last; i++) {
         stage.q->sh->spinning[0] = (uint64_t)(fake_now + last[i]);
         CHECK(spin(stage.q, 0));
     }
-    for (int64_t left = 1; left <= SPIN_MAX_NS; left += SPIN_MAX_NS - 1) {
+    for (int64_t left = 1; left <= SPIN_MAX_NS + 1; left += SPIN_MAX_NS) { /* a later spinner's, too */
         stage.q->sh->spinning[0] = (uint64_t)(fake_now + left);
         CHECK(!spin(stage.q, 0));
     }
@@ -382,6 +382,35 @@ static void budget_follows_the_cost_of_a_sleep(void)
     clear_stage();
 }
 
+/* How many spins of that many vain looks it makes, one after the other, before it sleeps. */
+static int spins_in_a_row(uint64_t vain)
+{
+    int spins = 0;
+    while (spins < 1000 && spin(stage.q, vain))
+        spins++;
+    return spins;
+}
+
+/* What waking takes may have changed while nobody slept. */
+static void long_spins_are_doubted(void)
+{
+    set_stage(2);
+    for (int i = 0; i < 40; i++)
+        sleep_in(stage.q, JNQ_IN_GET, 90000, 30000);
+    CHECK_EQ(spins_in_a_row(5 * SPIN_LOOKS), 1000); /* shorter than waking takes */
+    for (int i = 0; i < 40; i++) {
+        sleep_in(stage.q, JNQ_IN_GET, 60000, 30000); /* as before: it goes on */
+        int long_ones = spins_in_a_row(60 * SPIN_LOOKS);
+        CHECK_OP(long_ones, >=, 10);
+        CHECK_OP(long_ones, <, 100);
+    }
+    for (int sleeps = 0; spins_in_a_row(60 * SPIN_LOOKS); sleeps++) { /* it is quick now */
+        CHECK_OP(sleeps, <, 20);
+        sleep_in(stage.q, JNQ_IN_GET, 60000, 3000);
+    }
+    clear_stage();
+}
+
 /* --- offering the CPU ---------------------------------------------------------------------------------------------- */
 
 static void who_is_served_at_once_offers_nothing(void)
@@ -432,4 +461,4 @@ TESTS("spin", ends_when_the_condition_holds, gives_up_in_time, nobody_spins_on_o
       no_time_takes_a_slot_for_long, only_its_own_slot_is_given_back, long_waits_end_spinning,
       short_sleeps_begin_it_again, ends_in_vain_teach_as_long_waits_do, works_without_knowing_the_waker,
       budget_follows_the_waits, budget_follows_the_cost_of_a_sleep, who_is_served_at_once_offers_nothing,
-      a_used_offer_is_made_first, needed_cpu_is_left_alone)
+      long_spins_are_doubted, a_used_offer_is_made_first, needed_cpu_is_left_alone)
