@@ -22,7 +22,7 @@
 #define MAP_STEP_BYTES 65536
 #define SHRINK_UNITS 64
 #define LARGE_BYTES (1u << 20)
-#define TURNS_BYTES (2u << 20) /* what a CPU's own cache may hold */
+#define TURNS_BYTES (2u << 20) /* of which a cache holds some */
 #define KEEP_RUNS 8            /* four that wait, and two at each end, where the last may still be in use */
 #define GROW_BYTES (1u << 20)  /* in use: from there on growing waits */
 #define GROW_LOOKS 16
@@ -183,21 +183,20 @@ static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
     return JNQ_OK;
 }
 
-/* The shortest sufficient run among the hints, warm if possible, or 0. Those of just the right length take turns: the
- * newest still lies in the cache of the CPU that has read it, from where it takes longer to fetch. Not so very large
- * ones, which no cache holds. */
+/* The shortest sufficient run among the hints, warm if possible, or 0. Of those of just the right length the newest that
+ * this process has freed, else the oldest: the newest still lies in the cache of the CPU that has read it, from where it
+ * takes longer to fetch. Not so very large ones, which no cache holds. */
 static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
 {
     uint64_t best = 0, best_word = 0;
-    bool takes_turns = n <= TURNS_BYTES / q->unit_bytes;
     for (int i = 0; i < RECENT; i++) {
         uint64_t unit = q->sh->heap.recent[i];
         uint64_t word = unit ? run_at(q, unit) : 0;
         if (!(word & FREE) || length(word) < n)
             continue;
         bool warmer = (word & WARM) > (best_word & WARM), colder = (word & WARM) < (best_word & WARM);
-        bool better = length(word) < length(best_word) || (length(word) == n && takes_turns);
-        if (!best || warmer || (!colder && better)) {
+        bool in_turn = length(word) == n && n <= TURNS_BYTES / q->unit_bytes && owner_of(best_word) != q->owner;
+        if (!best || warmer || (!colder && (in_turn || length(word) < length(best_word)))) {
             best = unit;
             best_word = word;
         }
@@ -532,7 +531,7 @@ static void free_run(struct jnq_queue *q, uint64_t unit)
         return;
     sub_sc(&heap->used, n);
     bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->unit_bytes);
-    uint64_t word = FREE | (cold ? 0 : WARM) | n;
+    uint64_t word = FREE | (cold ? 0 : WARM) | n | (uint64_t)q->owner << LENGTH_BITS;
     if (!cold)
         add_sc(&heap->free_warm, n);
     bool locked = !heap_lock(q, 0);
