@@ -246,6 +246,7 @@ struct jnq_shared {
     _Alignas(LINE_BYTES) struct jnq_ready ready[JNQ_WAITS];
     _Alignas(LINE_BYTES) struct jnq_figures figures;
     _Alignas(LINE_BYTES) uint64_t spinning[SPIN_SLOTS]; /* until when, each */
+    uint64_t coming;                                    /* when a large item that is being copied will be there */
 };
 
 /* A block: records in the order of their numbers, then JNQ_END if there is a next block. */
@@ -329,7 +330,7 @@ struct jnq_spins {
     int32_t score; /* of late: waits that were worth it, less those that were not; above 0: spin */
     uint32_t budget_ns;
     uint32_t offer_first; /* somebody has used the CPU that was offered */
-    uint32_t doubts;      /* of late: spins that took longer than waking does */
+    uint32_t vain;        /* waits in which not to spin for what is coming */
 };
 
 /* What one process knows of the queue. `me`, `owner` and `fork` are written under the procs
@@ -360,6 +361,7 @@ struct jnq_queue {
     int64_t idle_ns;     /* since when that has not changed: the same */
     uint64_t takes_seen; /* when it last needed fresh memory: see heap.c */
     uint32_t back_ns;    /* about what backing a unit has cost: the same */
+    uint32_t copy_ns;    /* about what copying a unit into the queue takes: the same */
     uint32_t in_vain;    /* waits that it leaves out, because the last was in vain: the same */
     uint32_t wake_ns;    /* how long after being woken a sleeper usually runs */
     uint32_t on_death;   /* as in the segment */

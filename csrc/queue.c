@@ -368,7 +368,12 @@ static int stage(struct jnq_queue *q, struct fifo_load *load, int64_t until)
     if (rc)
         return rc;
     load->unit = unit;
+    uint64_t units = load->bytes / q->unit_bytes;
+    bool is_long = load->bytes > GIL_KEEP_BYTES;
+    int64_t began = is_long ? spin_copying(q, units) : 0;
     record_gather(unit_at(q, unit), load->pieces, load->n);
+    if (is_long)
+        spin_copied(q, units, began);
     return JNQ_OK;
 }
 

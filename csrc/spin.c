@@ -11,8 +11,10 @@
 #define SCORE_MAX 8
 #define SCORE_FIRST 2
 #define BUDGET_MIN_NS 2000
-#define SLEEP_WAKES 4 /* what a sleep costs in all, in wake-ups: a call here and there, cold caches on both sides */
-#define DOUBTS_MAX 32
+#define COMING_LATE_NS 30000 /* so much later than announced it may come */
+#define COPY_MAX_NS 1000000
+#define VAIN 1       /* so many waits are not spun through although something is coming, after one that was in vain, */
+#define VAIN_LATE 32 /* or for which others needed the CPU */
 #define WAKE_MAX_NS 100000 /* who runs later than that had to wait for a CPU */
 #define OFFER_NS 4000      /* between two offers of the CPU */
 #define USED_NS 1500       /* after which the CPU comes back if somebody has used it; else in a third of that */
@@ -83,7 +85,7 @@ void spin_init(struct jnq_queue *q)
 /* Waits up to so long are better spun through. */
 static int64_t worth(struct jnq_queue *q)
 {
-    int64_t most = (int64_t)load_relaxed(&q->wake_ns) * SLEEP_WAKES + 2 * BUDGET_MIN_NS;
+    int64_t most = (int64_t)load_relaxed(&q->wake_ns) * 3 / 2 + 2 * BUDGET_MIN_NS;
     return most < SPIN_MAX_NS ? most : SPIN_MAX_NS;
 }
 
@@ -137,16 +139,40 @@ static bool look(struct jnq_queue *q, condition *holds, uint64_t arg)
     return false;
 }
 
+int64_t spin_copying(struct jnq_queue *q, uint64_t units)
+{
+    int64_t now = event_now();
+    store_relaxed(&q->sh->coming, (uint64_t)now + units * load_relaxed(&q->copy_ns));
+    return now;
+}
+
+void spin_copied(struct jnq_queue *q, uint64_t units, int64_t began)
+{
+    int64_t each = (event_now() - began) / (int64_t)units, before = load_relaxed(&q->copy_ns);
+    each = before ? before + (each - before) / 4 : each;
+    store_relaxed(&q->copy_ns, (uint32_t)(each < COPY_MAX_NS ? each : COPY_MAX_NS));
+}
+
+/* Until when to spin; `began` if not at all. */
+static int64_t patience(struct jnq_queue *q, enum jnq_wait in, int64_t began)
+{
+    struct jnq_spins *spins = &q->spins[in];
+    int64_t budget = load_relaxed(&spins->budget_ns), coming = (int64_t)load_relaxed(&q->sh->coming);
+    if (in == JNQ_IN_GET && coming > began && coming <= began + SPIN_MAX_NS - COMING_LATE_NS) {
+        uint32_t vain = load_relaxed(&spins->vain);
+        if (!vain)
+            return coming + COMING_LATE_NS;
+        store_relaxed(&spins->vain, vain - 1);
+    }
+    return load_relaxed(&spins->score) > 0 ? began + budget : began;
+}
+
 bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t *now)
 {
     struct jnq_spins *spins = &q->spins[in];
-    if (load_relaxed(&spins->score) <= 0 || !in_company(q))
+    int64_t began = *now, until = patience(q, in, began);
+    if (until == began || !in_company(q))
         return false;
-    if (load_relaxed(&spins->doubts) >= DOUBTS_MAX) {
-        store_relaxed(&spins->doubts, 0);
-        return false;
-    }
-    int64_t began = *now, until = began + load_relaxed(&spins->budget_ns);
     uint64_t *slot = claim(q, began, until);
     if (!slot)
         return false;
@@ -163,10 +189,9 @@ bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_
     give_back(slot, until);
     if (wanted)
         store_relaxed(&spins->score, -SCORE_MAX);
-    else if (held) {
+    else if (held)
         learn(q, in, *now - began);
-        if (*now - began > (int64_t)load_relaxed(&q->wake_ns))
-            store_relaxed(&spins->doubts, load_relaxed(&spins->doubts) + 1);
-    }
+    if (wanted || !held)
+        store_relaxed(&spins->vain, wanted ? VAIN_LATE : VAIN);
     return held;
 }

@@ -337,7 +337,7 @@ static void works_without_knowing_the_waker(void)
     CHECK(spin(stage.q, 2));
     for (int i = 0; i < 20; i++) {
         int64_t now = event_now();
-        spin_slept(stage.q, JNQ_IN_GET, true, now, 0, now + 8 * SPIN_WAKE_NS);
+        spin_slept(stage.q, JNQ_IN_GET, true, now, 0, now + 4 * SPIN_WAKE_NS);
     }
     CHECK(!spin(stage.q, 0));
     clear_stage();
@@ -382,32 +382,67 @@ static void budget_follows_the_cost_of_a_sleep(void)
     clear_stage();
 }
 
-/* How many spins of that many vain looks it makes, one after the other, before it sleeps. */
-static int spins_in_a_row(uint64_t vain)
+/* Something is announced to be there after so long, which was taught to be what a unit takes. */
+static void announce(jnq_queue *q, int64_t after)
 {
-    int spins = 0;
-    while (spins < 1000 && spin(stage.q, vain))
-        spins++;
-    return spins;
+    q->copy_ns = (uint32_t)after;
+    spin_copying(q, 1);
 }
 
-/* What waking takes may have changed while nobody slept. */
-static void long_spins_are_doubted(void)
+static void what_is_coming_is_waited_for(void)
 {
     set_stage(2);
-    for (int i = 0; i < 40; i++)
-        sleep_in(stage.q, JNQ_IN_GET, 90000, 30000);
-    CHECK_EQ(spins_in_a_row(5 * SPIN_LOOKS), 1000); /* shorter than waking takes */
-    for (int i = 0; i < 40; i++) {
-        sleep_in(stage.q, JNQ_IN_GET, 60000, 30000); /* as before: it goes on */
-        int long_ones = spins_in_a_row(60 * SPIN_LOOKS);
-        CHECK_OP(long_ones, >=, 10);
-        CHECK_OP(long_ones, <, 100);
+    for (int i = 0; i < 20; i++)
+        sleep_in(stage.q, JNQ_IN_GET, MILLISECOND, SPIN_WAKE_NS);
+    CHECK(!spin(stage.q, 0));
+    announce(stage.q, 80000);
+    CHECK(spin(stage.q, 60 * SPIN_LOOKS));
+    announce(stage.q, 80000);
+    CHECK(spin(stage.q, 80 * SPIN_LOOKS)); /* it may be late, */
+    announce(stage.q, 100000);
+    CHECK(!spin(stage.q, NEVER)); /* but not for ever; */
+    CHECK_OP(looks, <=, SPIN_MAX_NS / TICK * SPIN_LOOKS);
+    announce(stage.q, 100000);
+    CHECK(!spin(stage.q, 0)); /* then it is not believed once */
+    announce(stage.q, 100000);
+    CHECK(spin(stage.q, 0));
+    announce(stage.q, SPIN_MAX_NS); /* too long */
+    CHECK(!spin(stage.q, 0));
+    announce(stage.q, 0); /* over */
+    CHECK(!spin(stage.q, 0));
+    stage.q->sh->coming = UINT64_MAX;
+    CHECK(!spin(stage.q, 0));
+    clear_stage();
+}
+
+/* Unless somebody else needs the CPU. */
+static void what_is_coming_is_slept_through_where_others_work(void)
+{
+    set_stage(2);
+    away = MILLISECOND;
+    announce(stage.q, 100000);
+    CHECK(!spin(stage.q, NEVER));
+    for (int i = 0; i < 32; i++) {
+        announce(stage.q, 100000);
+        CHECK(!spin(stage.q, 0));
     }
-    for (int sleeps = 0; spins_in_a_row(60 * SPIN_LOOKS); sleeps++) { /* it is quick now */
-        CHECK_OP(sleeps, <, 20);
-        sleep_in(stage.q, JNQ_IN_GET, 60000, 3000);
+    announce(stage.q, 100000);
+    CHECK(spin(stage.q, 0));
+    clear_stage();
+}
+
+static void copies_are_timed(void)
+{
+    set_stage(2);
+    for (int i = 0; i < 20; i++) {
+        int64_t began = spin_copying(stage.q, 100);
+        fake_now = began + 100 * 300;
+        spin_copied(stage.q, 100, began);
     }
+    CHECK_OP(stage.q->copy_ns, >=, 290);
+    CHECK_OP(stage.q->copy_ns, <=, 310 + TICK / 100);
+    int64_t now = spin_copying(stage.q, 200);
+    CHECK_EQ((int64_t)stage.q->sh->coming, now + 200 * (int64_t)stage.q->copy_ns);
     clear_stage();
 }
 
@@ -461,4 +496,5 @@ TESTS("spin", ends_when_the_condition_holds, gives_up_in_time, nobody_spins_on_o
       no_time_takes_a_slot_for_long, only_its_own_slot_is_given_back, long_waits_end_spinning,
       short_sleeps_begin_it_again, ends_in_vain_teach_as_long_waits_do, works_without_knowing_the_waker,
       budget_follows_the_waits, budget_follows_the_cost_of_a_sleep, who_is_served_at_once_offers_nothing,
-      long_spins_are_doubted, a_used_offer_is_made_first, needed_cpu_is_left_alone)
+      what_is_coming_is_waited_for, what_is_coming_is_slept_through_where_others_work, copies_are_timed,
+      a_used_offer_is_made_first, needed_cpu_is_left_alone)
