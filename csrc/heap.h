@@ -14,7 +14,7 @@
  *     there
  *
  * The map has one word per unit. The word of a run's first unit holds its length, whether it is free, whether
- * all of it is backed by memory (warm), and its owner, or for a free run who has freed it, if that is known; the words
+ * all of it is backed by memory (warm), and its owner, or for a free run who has freed it, or its first part, if that is known; the words
  * inside a run mean nothing. To split a run, the word of the second part is written first, then the one that makes the first part shorter; to join
  * two, the one that makes the first longer. So each is one store, and the map tiles the heap at every moment (I3).
  * Only a hint could lead to a word inside a run: joining drops the hint to the second part, a death all hints.

@@ -42,7 +42,8 @@
  *   heap.*, map    see heap.h         heap lock
  *   procs          see procs.h        procs lock
  *   asked, ready   see ready.h
- *   spinning       see spin.h
+ *   spinning,      see spin.h
+ *     coming
  *   measured       creator            none       before attach  nothing is counted
  *   kind, name     creator            none       before attach  nobody else has it
  *   figures.bytes, put                tail lock  relaxed        this put is missing from them
@@ -334,8 +335,9 @@ struct jnq_spins {
 };
 
 /* What one process knows of the queue. `me`, `owner` and `fork` are written under the procs
- * lock; the rest is constant after create or attach, but for `users`, an atomic count, `spins` and `wake_ns`, guesses
- * that threads may race for, `news`, `noticed`, and `told`, which the GIL guards. */
+ * lock; the rest is constant after create or attach, but for `users`, an atomic count, `news`, `noticed`, and `told`,
+ * which the GIL guards, and guesses that threads may race for: `spins`, and what is said to be seen, idle, in vain or
+ * counted in ns. */
 struct jnq_queue {
     struct jnq_shared *sh;
     char *base; /* == sh; offsets are added to it */
@@ -361,8 +363,8 @@ struct jnq_queue {
     int64_t idle_ns;     /* since when that has not changed: the same */
     uint64_t takes_seen; /* when it last needed fresh memory: see heap.c */
     uint32_t back_ns;    /* about what backing a unit has cost: the same */
-    uint32_t copy_ns;    /* about what copying a unit into the queue takes: the same */
     uint32_t in_vain;    /* waits that it leaves out, because the last was in vain: the same */
+    uint32_t copy_ns;    /* about what copying a unit into the queue takes: see spin.c */
     uint32_t wake_ns;    /* how long after being woken a sleeper usually runs */
     uint32_t on_death;   /* as in the segment */
     uint32_t measured;   /* the same */

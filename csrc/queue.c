@@ -239,7 +239,7 @@ static int sleep_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, 
 static int wait_for(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline)
 {
     int64_t began = event_now(), spun = began;
-    if (spin_until(q, in, holds, arg, &spun)) {
+    if (spin_until(q, in, holds, arg, deadline, &spun)) {
         procs_waited(q, in, spun - began);
         return JNQ_OK;
     }

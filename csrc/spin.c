@@ -12,7 +12,7 @@
 #define SCORE_FIRST 2
 #define BUDGET_MIN_NS 2000
 #define COMING_LATE_NS 30000 /* so much later than announced it may come */
-#define COPY_MAX_NS 1000000
+#define COPY_MAX_NS 5000
 #define VAIN 1       /* so many waits are not spun through although something is coming, after one that was in vain, */
 #define VAIN_LATE 32 /* or for which others needed the CPU */
 #define WAKE_MAX_NS 100000 /* who runs later than that had to wait for a CPU */
@@ -148,31 +148,36 @@ int64_t spin_copying(struct jnq_queue *q, uint64_t units)
 
 void spin_copied(struct jnq_queue *q, uint64_t units, int64_t began)
 {
-    int64_t each = (event_now() - began) / (int64_t)units, before = load_relaxed(&q->copy_ns);
-    each = before ? before + (each - before) / 4 : each;
-    store_relaxed(&q->copy_ns, (uint32_t)(each < COPY_MAX_NS ? each : COPY_MAX_NS));
+    int64_t now = event_now(), each = (now - began) / (int64_t)units, before = load_relaxed(&q->copy_ns);
+    each = each < COPY_MAX_NS ? each : COPY_MAX_NS; /* who took longer was off its CPU */
+    store_relaxed(&q->copy_ns, (uint32_t)(before ? before + (each - before) / 4 : each));
+    if ((int64_t)load_relaxed(&q->sh->coming) > now)
+        store_relaxed(&q->sh->coming, (uint64_t)now); /* or who waits for the next one would wait for this one */
 }
 
-/* Until when to spin; `began` if not at all. */
-static int64_t patience(struct jnq_queue *q, enum jnq_wait in, int64_t began)
+/* Whether to spin for what is coming, and then until when. */
+static bool is_coming(struct jnq_queue *q, enum jnq_wait in, int64_t now, int64_t *until)
 {
-    struct jnq_spins *spins = &q->spins[in];
-    int64_t budget = load_relaxed(&spins->budget_ns), coming = (int64_t)load_relaxed(&q->sh->coming);
-    if (in == JNQ_IN_GET && coming > began && coming <= began + SPIN_MAX_NS - COMING_LATE_NS) {
-        uint32_t vain = load_relaxed(&spins->vain);
-        if (!vain)
-            return coming + COMING_LATE_NS;
-        store_relaxed(&spins->vain, vain - 1);
-    }
-    return load_relaxed(&spins->score) > 0 ? began + budget : began;
-}
-
-bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t *now)
-{
-    struct jnq_spins *spins = &q->spins[in];
-    int64_t began = *now, until = patience(q, in, began);
-    if (until == began || !in_company(q))
+    int64_t coming = (int64_t)load_relaxed(&q->sh->coming);
+    if (in != JNQ_IN_GET || coming <= now || coming > now + SPIN_MAX_NS - COMING_LATE_NS)
         return false;
+    uint32_t vain = load_relaxed(&q->spins[in].vain);
+    if (vain)
+        store_relaxed(&q->spins[in].vain, vain - 1);
+    *until = coming + COMING_LATE_NS;
+    return !vain;
+}
+
+bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline, int64_t *now)
+{
+    struct jnq_spins *spins = &q->spins[in];
+    int64_t began = *now, until = began + load_relaxed(&spins->budget_ns);
+    if (!in_company(q))
+        return false;
+    bool coming = is_coming(q, in, began, &until);
+    if (!coming && load_relaxed(&spins->score) <= 0)
+        return false;
+    until = until < deadline ? until : deadline;
     uint64_t *slot = claim(q, began, until);
     if (!slot)
         return false;
@@ -191,7 +196,7 @@ bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_
         store_relaxed(&spins->score, -SCORE_MAX);
     else if (held)
         learn(q, in, *now - began);
-    if (wanted || !held)
+    if (wanted || (coming && !held))
         store_relaxed(&spins->vain, wanted ? VAIN_LATE : VAIN);
     return held;
 }

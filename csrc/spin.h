@@ -39,8 +39,8 @@
  *
  * Death: a dead spinner's slot is taken for at most SPIN_MAX_NS more. So is one of a spinner that is stopped.
  *
- * Foreign writes: in `spinning` a time further away than twice SPIN_MAX_NS counts as passed; in `coming` one further away
- * than SPIN_MAX_NS is none.
+ * Foreign writes: a slot with a time further away than twice SPIN_MAX_NS is free; what is coming later than anybody
+ * would spin counts as nothing.
  *
  * Not provided: a common bound for all queues of a program; knowledge of CPUs that are busy with other programs, or of
  * a quota of CPU time. */
@@ -59,9 +59,9 @@ typedef bool condition(struct jnq_queue *q, uint64_t arg);
 /* For a new handle. */
 void spin_init(struct jnq_queue *q);
 
-/* True once the condition holds, if it does so while it pays to spin; *now goes on meanwhile. Requires that no lock is
- * held, nor the GIL. */
-bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t *now);
+/* True once the condition holds, if it does so before the deadline and while it pays to spin; *now goes on meanwhile.
+ * Requires that no lock is held, nor the GIL. */
+bool spin_until(struct jnq_queue *q, enum jnq_wait in, condition *holds, uint64_t arg, int64_t deadline, int64_t *now);
 
 /* Learns from a wait that did not end in spin_until(): it began and ended then, with the condition or without;
  * `woken` is when somebody was last woken for it, 0 if that is not known. */

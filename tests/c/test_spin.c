@@ -96,7 +96,7 @@ static bool holds_after(struct jnq_queue *q, uint64_t needed)
 static bool spin_in(jnq_queue *q, enum jnq_wait in, uint64_t vain)
 {
     looks = 0;
-    return spin_until(q, in, holds_after, vain, &(int64_t){event_now()});
+    return spin_until(q, in, holds_after, vain, JNQ_FOREVER, &(int64_t){event_now()});
 }
 
 static bool spin(jnq_queue *q, uint64_t vain) { return spin_in(q, JNQ_IN_GET, vain); }
@@ -164,7 +164,7 @@ static bool one_more_spins(struct jnq_queue *q, uint64_t others)
 {
     CHECK_EQ(slots_in_use(q), others + 1);
     looks = others + 1;
-    spin_until(q, JNQ_IN_GET, one_more_spins, others + 1, &(int64_t){event_now()});
+    spin_until(q, JNQ_IN_GET, one_more_spins, others + 1, JNQ_FOREVER, &(int64_t){event_now()});
     CHECK_EQ(slots_in_use(q), others + 1);
     return true;
 }
@@ -175,7 +175,7 @@ static void spinners_leave_a_cpu_free(void)
         set_stage(cpus);
         tick = 0;
         looks = 0;
-        spin_until(stage.q, JNQ_IN_GET, one_more_spins, 0, &(int64_t){event_now()});
+        spin_until(stage.q, JNQ_IN_GET, one_more_spins, 0, JNQ_FOREVER, &(int64_t){event_now()});
         CHECK_EQ(looks, cpus - 1 < SPIN_SLOTS ? cpus - 1 : SPIN_SLOTS);
         CHECK_EQ(slots_in_use(stage.q), 0);
         clear_stage();
@@ -203,7 +203,7 @@ static void *spin_often(void *arg)
 {
     jnq_queue *q = *(jnq_queue **)arg;
     for (unsigned i = scaled(20000); i; i--)
-        spin_until(q, JNQ_IN_GET, count_spinners, 0, &(int64_t){event_now()});
+        spin_until(q, JNQ_IN_GET, count_spinners, 0, JNQ_FOREVER, &(int64_t){event_now()});
     return NULL;
 }
 
@@ -233,7 +233,7 @@ static bool die_spinning(struct jnq_queue *q, uint64_t unused)
 static void spin_and_die(void *arg)
 {
     jnq_queue *q = arg;
-    spin_until(q, JNQ_IN_GET, die_spinning, 0, &(int64_t){event_now()});
+    spin_until(q, JNQ_IN_GET, die_spinning, 0, JNQ_FOREVER, &(int64_t){event_now()});
 }
 
 static void slot_of_the_dead_expires(void)
@@ -279,7 +279,7 @@ static void only_its_own_slot_is_given_back(void)
 {
     set_stage(2);
     uint64_t until = (uint64_t)fake_now + SPIN_MAX_NS;
-    CHECK(spin_until(stage.q, JNQ_IN_GET, another_has_claimed, until, &(int64_t){event_now()}));
+    CHECK(spin_until(stage.q, JNQ_IN_GET, another_has_claimed, until, JNQ_FOREVER, &(int64_t){event_now()}));
     CHECK_EQ(stage.q->sh->spinning[0], until);
     clear_stage();
 }
@@ -406,8 +406,10 @@ static void what_is_coming_is_waited_for(void)
     CHECK(!spin(stage.q, 0)); /* then it is not believed once */
     announce(stage.q, 100000);
     CHECK(spin(stage.q, 0));
-    announce(stage.q, SPIN_MAX_NS); /* too long */
+    announce(stage.q, SPIN_MAX_NS - 25000); /* too long */
     CHECK(!spin(stage.q, 0));
+    announce(stage.q, SPIN_MAX_NS - 35000);
+    CHECK(spin(stage.q, 0));
     announce(stage.q, 0); /* over */
     CHECK(!spin(stage.q, 0));
     stage.q->sh->coming = UINT64_MAX;
@@ -431,6 +433,26 @@ static void what_is_coming_is_slept_through_where_others_work(void)
     clear_stage();
 }
 
+/* Nobody waits for what is there already, nor past his deadline. */
+static void what_has_come_is_not_coming(void)
+{
+    set_stage(2);
+    for (int i = 0; i < 20; i++)
+        sleep_in(stage.q, JNQ_IN_GET, MILLISECOND, SPIN_WAKE_NS);
+    stage.q->copy_ns = 100000;
+    int64_t began = spin_copying(stage.q, 1);
+    fake_now = began + 20000;
+    spin_copied(stage.q, 1, began);
+    CHECK(!spin(stage.q, 0));
+    CHECK_EQ(looks, 0);
+    announce(stage.q, 100000);
+    int64_t now = event_now(), deadline = now + 10000;
+    CHECK(!spin_until(stage.q, JNQ_IN_GET, holds_after, NEVER, deadline, &now));
+    CHECK_OP(now, >=, deadline);
+    CHECK_OP(now, <, deadline + 20 * TICK);
+    clear_stage();
+}
+
 static void copies_are_timed(void)
 {
     set_stage(2);
@@ -441,6 +463,10 @@ static void copies_are_timed(void)
     }
     CHECK_OP(stage.q->copy_ns, >=, 290);
     CHECK_OP(stage.q->copy_ns, <=, 310 + TICK / 100);
+    int64_t late = spin_copying(stage.q, 10); /* off its CPU */
+    fake_now += SECOND;
+    spin_copied(stage.q, 10, late);
+    CHECK_OP(stage.q->copy_ns, <, 2000);
     int64_t now = spin_copying(stage.q, 200);
     CHECK_EQ((int64_t)stage.q->sh->coming, now + 200 * (int64_t)stage.q->copy_ns);
     clear_stage();
@@ -496,5 +522,5 @@ TESTS("spin", ends_when_the_condition_holds, gives_up_in_time, nobody_spins_on_o
       no_time_takes_a_slot_for_long, only_its_own_slot_is_given_back, long_waits_end_spinning,
       short_sleeps_begin_it_again, ends_in_vain_teach_as_long_waits_do, works_without_knowing_the_waker,
       budget_follows_the_waits, budget_follows_the_cost_of_a_sleep, who_is_served_at_once_offers_nothing,
-      what_is_coming_is_waited_for, what_is_coming_is_slept_through_where_others_work, copies_are_timed,
-      a_used_offer_is_made_first, needed_cpu_is_left_alone)
+      what_is_coming_is_waited_for, what_is_coming_is_slept_through_where_others_work, what_has_come_is_not_coming,
+      copies_are_timed, a_used_offer_is_made_first, needed_cpu_is_left_alone)
