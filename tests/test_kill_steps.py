@@ -1,7 +1,7 @@
 """
 A process is killed before each instruction of each operation: kill/steps.c, with both doors.
 
-As a test it tries every fifth kill point. All of them, which takes minutes, are tried by
+As a test it tries every eighth kill point. All of them, which takes minutes, are tried by
 
     python tests/test_kill_steps.py [stride [offset [word]]]
 
@@ -24,7 +24,7 @@ SOURCE = HERE / "kill" / "steps.c"
 WRAPPED = "-Wl,--wrap=malloc"  # so that it can fail
 BOUND = "-Wl,-z,now"  # else the first call of each function of libc would be searched for, in thousands of steps
 SKIPPED = 77  # exit code: this machine cannot do it
-STRIDE = 5
+STRIDE = 8
 
 
 def run_steps(folder, door, *words):
@@ -36,7 +36,7 @@ def run_steps(folder, door, *words):
     )
 
 
-@pytest.mark.parametrize(("door", "offset"), [("futex", 3), ("sem", 8)])
+@pytest.mark.parametrize(("door", "offset"), [("futex", 3), ("sem", 7)])
 def test_kill_at_every_step(door, offset, tmp_path):
     """Whatever instruction a process dies at, nothing is lost or done twice, and the others go on."""
     code, output = run_steps(tmp_path / "core", door, STRIDE, offset)
