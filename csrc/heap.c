@@ -183,9 +183,9 @@ static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
     return JNQ_OK;
 }
 
-/* The shortest sufficient run among the hints, warm if possible, or 0. Of those of just the right length the newest that
- * this process has freed, else the oldest: the newest still lies in the cache of the CPU that has read it, from where it
- * takes longer to fetch. Not so very large ones, which no cache holds. */
+/* The shortest sufficient run among the hints, warm if possible, or 0. Of those of just the right length the newest
+ * that this process has freed, else the oldest: the newest still lies in the cache of the CPU that has read it, from
+ * where it takes longer to fetch. Not so very large ones, which no cache holds. */
 static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
 {
     uint64_t best = 0, best_word = 0;

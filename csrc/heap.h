@@ -13,11 +13,12 @@
  *   keep, passed,  alloc, cool     none       relaxed  guesses
  *     there
  *
- * The map has one word per unit. The word of a run's first unit holds its length, whether it is free, whether
- * all of it is backed by memory (warm), and its owner, or for a free run who has freed it, or its first part, if that is known; the words
- * inside a run mean nothing. To split a run, the word of the second part is written first, then the one that makes the first part shorter; to join
- * two, the one that makes the first longer. So each is one store, and the map tiles the heap at every moment (I3).
- * Only a hint could lead to a word inside a run: joining drops the hint to the second part, a death all hints.
+ * The map has one word per unit. The word of a run's first unit holds its length, whether it is free, whether all of it
+ * is backed by memory (warm), and its owner, or for a free run who has freed it, or its first part, if that is known;
+ * the words inside a run mean nothing. To split a run, the word of the second part is written first, then the one that
+ * makes the first part shorter; to join two, the one that makes the first longer. So each is one store, and the map
+ * tiles the heap at every moment (I3). Only a hint could lead to a word inside a run: joining drops the hint to the
+ * second part, a death all hints.
  *
  * Ownership: the owner of a used run that can be reached (from the blocks or the front list) is the queue,
  * whatever the word says. The owner of one that cannot be reached is the process it names: it is about to make
@@ -107,9 +108,9 @@ bool heap_is_kept(struct jnq_queue *q);
 void heap_cool(struct jnq_queue *q);
 
 /* For who is about to put so many bytes. If the queue grows, because nothing is warm, and readers are draining it,
- * waits a moment for what they free: backing fresh memory takes so long that they may be faster, and who takes theirs does
- * not outrun the caches. Waits as long as backing would take, so that growing takes at most twice as long; for a while
- * not, if that was in vain. Requires that no lock is held. */
+ * waits a moment for what they free: backing fresh memory takes so long that they may be faster, and who takes theirs
+ * does not outrun the caches. Waits as long as backing would take, so that growing takes at most twice as long; for a
+ * while not, if that was in vain. Requires that no lock is held. */
 void heap_await(struct jnq_queue *q, uint64_t bytes);
 
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */
