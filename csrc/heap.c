@@ -183,9 +183,9 @@ static int take(struct jnq_queue *q, uint64_t unit, uint64_t n)
     return JNQ_OK;
 }
 
-/* The shortest sufficient run among the hints, warm if possible, or 0. Of those of just the right length the newest
- * that this process has freed, else the oldest: the newest still lies in the cache of the CPU that has read it, from
- * where it takes longer to fetch. Not so very large ones, which no cache holds. */
+/* The shortest sufficient run among the hints, warm if possible, or 0. Of several, the newest; but of those of just the
+ * right length that another process has freed the oldest: the newest still lies in the cache of the CPU that has read
+ * it, from where it takes longer to fetch. Not so very large ones, which no cache holds. */
 static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
 {
     uint64_t best = 0, best_word = 0;
@@ -195,7 +195,8 @@ static uint64_t find_recent(struct jnq_queue *q, uint64_t n)
         if (!(word & FREE) || length(word) < n)
             continue;
         bool warmer = (word & WARM) > (best_word & WARM), colder = (word & WARM) < (best_word & WARM);
-        bool in_turn = length(word) == n && n <= TURNS_BYTES / q->unit_bytes && owner_of(best_word) != q->owner;
+        bool was_read = owner_of(best_word) && owner_of(best_word) != q->owner;
+        bool in_turn = was_read && length(word) == n && n <= TURNS_BYTES / q->unit_bytes;
         if (!best || warmer || (!colder && (in_turn || length(word) < length(best_word)))) {
             best = unit;
             best_word = word;
