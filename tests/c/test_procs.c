@@ -527,8 +527,9 @@ static void joiner_that_has_done_nothing_else_is_seen(void)
 {
     jnq_queue *q = make_queue(0);
     put_item(q, 0, 0);
+    uint32_t announced = load_sc(&q->sh->zero.announced);
     pid_t child = start_child(join_once, q);
-    while (!counters(q).waiting[JNQ_IN_JOIN])
+    while (load_sc(&q->sh->zero.announced) == announced) /* it is as good as asleep */
         nap(MILLISECOND / 10);
     CHECK_EQ(holder_of(q, 2).pid, child);
     CHECK_EQ(holder_of(q, 2).waiting[JNQ_IN_JOIN], 1);
