@@ -910,7 +910,7 @@ def test_nothing_is_left_of_a_call(kind, step):
 
     repeat(60)
     observed = [observe()]
-    for _ in range(3):  # caches that fill up do so in one or two of them
+    for _ in range(8):  # caches that fill up do so in the first ones
         repeat(40)
         observed.append(observe())
     for what in range(3):
