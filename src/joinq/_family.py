@@ -73,7 +73,7 @@ def processes() -> list[ProcessInfo]:
     Children are those that multiprocessing has started, the dead ones as long as the program keeps their Process
     object; and other living ones (os.fork(), subprocess) that share a queue. The parent is that of
     parent_process(), or whoever has forked this one and shares a queue; siblings are living. Each of them costs some
-    looks into /proc. Unlike activestarted() it joins nobody. In the child of a fork it tells of the child's own
+    looks into /proc. Unlike active_children() it joins nobody. In the child of a fork it tells of the child's own
     relatives. The stdlib has no such function.
     """
     views = list(views_of([]).values())
