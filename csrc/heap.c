@@ -42,7 +42,10 @@ static uint64_t length(uint64_t word) { return word & LENGTH; }
 
 static uint32_t owner_of(uint64_t word) { return (uint32_t)((word & OWNER) >> LENGTH_BITS); }
 
-static uint64_t used_word(struct jnq_queue *q, uint64_t n) { return USED | n | (uint64_t)q->owner << LENGTH_BITS; }
+/* Of n units, with us as the owner. */
+static uint64_t our_word(struct jnq_queue *q, uint64_t n) { return n | (uint64_t)q->owner << LENGTH_BITS; }
+
+static uint64_t used_word(struct jnq_queue *q, uint64_t n) { return USED | our_word(q, n); }
 
 static uint64_t unit_off(struct jnq_queue *q, uint64_t unit) { return q->heap_off + unit * q->unit_bytes; }
 
@@ -532,7 +535,7 @@ static void free_run(struct jnq_queue *q, uint64_t unit)
         return;
     sub_sc(&heap->used, n);
     bool cold = n > warm_limit(q) && segment_return(q, unit_off(q, unit), n * q->unit_bytes);
-    uint64_t word = FREE | (cold ? 0 : WARM) | n | (uint64_t)q->owner << LENGTH_BITS;
+    uint64_t word = FREE | (cold ? 0 : WARM) | our_word(q, n);
     if (!cold)
         add_sc(&heap->free_warm, n);
     bool locked = !heap_lock(q, 0);

@@ -12,7 +12,7 @@
 #define SCORE_FIRST 2
 #define BUDGET_MIN_NS 2000
 #define COMING_LATE_NS 30000 /* so much later than announced it may come */
-#define COPY_MAX_NS 5000
+#define COPY_MAX_NS 5000     /* for a unit */
 #define VAIN 1       /* so many waits are not spun through although something is coming, after one that was in vain, */
 #define VAIN_LATE 32 /* or for which others needed the CPU */
 #define WAKE_MAX_NS 100000 /* who runs later than that had to wait for a CPU */
