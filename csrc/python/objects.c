@@ -288,7 +288,12 @@ static PyObject *buffer_of(Loan *loan, const char *start, uint64_t off, uint64_t
     return view;
 }
 
-static PyObject *load_parcel(PyObject *loads, Loan *loan, const char *start, uint64_t bytes)
+/* What unpickles: loads(pickle), and assemble(pickle, buffers). */
+struct unpicklers {
+    PyObject *loads, *assemble;
+};
+
+static PyObject *load_parcel(const struct unpicklers *by, Loan *loan, const char *start, uint64_t bytes)
 {
     struct parcel parcel;
     if (!open_parcel(start, bytes, &parcel))
@@ -304,12 +309,8 @@ static PyObject *load_parcel(PyObject *loads, Loan *loan, const char *start, uin
             PyList_SET_ITEM(buffers, (Py_ssize_t)i, view);
     }
     PyObject *pickle = PyBytes_FromStringAndSize(start + parcel.pickle_off, (Py_ssize_t)parcel.pickle_bytes);
-    PyObject *args = pickle ? PyTuple_Pack(1, pickle) : NULL;
-    PyObject *names = buffers ? Py_BuildValue("{sO}", "buffers", buffers) : NULL;
-    if (args && names)
-        item = PyObject_Call(loads, args, names);
-    Py_XDECREF(names);
-    Py_XDECREF(args);
+    if (pickle && buffers)
+        item = PyObject_CallFunctionObjArgs(by->assemble, pickle, buffers, NULL);
     Py_XDECREF(pickle);
     Py_XDECREF(buffers);
     return item;
@@ -341,27 +342,28 @@ static PyObject *load_bytes(const char *payload, uint64_t bytes)
     return item;
 }
 
-static PyObject *load_pickle(PyObject *loads, Loan *loan, const char *payload, uint64_t bytes)
+static PyObject *load_pickle(const struct unpicklers *by, Loan *loan, const char *payload, uint64_t bytes)
 {
     if (loan)
-        return PyObject_CallFunctionObjArgs(loads, (PyObject *)loan, NULL);
+        return PyObject_CallFunctionObjArgs(by->loads, (PyObject *)loan, NULL);
     PyObject *pickle = PyBytes_FromStringAndSize(payload, (Py_ssize_t)bytes);
-    PyObject *item = pickle ? PyObject_CallFunctionObjArgs(loads, pickle, NULL) : NULL;
+    PyObject *item = pickle ? PyObject_CallFunctionObjArgs(by->loads, pickle, NULL) : NULL;
     Py_XDECREF(pickle);
     return item;
 }
 
-static PyObject *load_object(PyObject *loads, Loan *loan, uint64_t form, const char *payload, uint64_t bytes)
+static PyObject *load_object(const struct unpicklers *by, Loan *loan, uint64_t form, const char *payload,
+                             uint64_t bytes)
 {
     Py_ssize_t before = begin_loading();
-    PyObject *item = (form == JNQ_PARCEL ? load_parcel : load_pickle)(loads, loan, payload, bytes);
+    PyObject *item = (form == JNQ_PARCEL ? load_parcel : load_pickle)(by, loan, payload, bytes);
     if (end_loading(before, item != NULL))
         Py_CLEAR(item);
     return item;
 }
 
 /* The object that such a payload stands for. `loan`, if any, is what keeps it. */
-static PyObject *load(PyObject *loads, Loan *loan, uint64_t form, const char *payload, uint64_t bytes)
+static PyObject *load(const struct unpicklers *by, Loan *loan, uint64_t form, const char *payload, uint64_t bytes)
 {
     int64_t integer;
     double number;
@@ -387,7 +389,7 @@ static PyObject *load(PyObject *loads, Loan *loan, uint64_t form, const char *pa
     case JNQ_UCS4:
         return PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, payload, (Py_ssize_t)bytes / 4);
     default:
-        return load_object(loads, loan, form, payload, bytes);
+        return load_object(by, loan, form, payload, bytes);
     }
 }
 
@@ -576,14 +578,15 @@ static int pack(struct load *load, jnq_queue *q, PyObject *obj, PyObject *dumps)
 typedef struct {
     PyObject_HEAD jnq_queue *q;
     PyObject *handle; /* keeps q */
-    PyObject *dumps, *loads;
+    PyObject *dumps;
+    struct unpicklers by;
 } Port;
 
 static PyObject *port_new(PyTypeObject *type, PyObject *args, PyObject *names)
 {
-    PyObject *handle, *address, *dumps, *loads;
+    PyObject *handle, *address, *dumps, *loads, *assemble;
     (void)names;
-    if (!PyArg_ParseTuple(args, "OOOO", &handle, &address, &dumps, &loads))
+    if (!PyArg_ParseTuple(args, "OOOOO", &handle, &address, &dumps, &loads, &assemble))
         return NULL;
     void *q = PyLong_AsVoidPtr(address);
     Port *port = q ? (Port *)type->tp_alloc(type, 0) : NULL;
@@ -592,10 +595,11 @@ static PyObject *port_new(PyTypeObject *type, PyObject *args, PyObject *names)
     Py_INCREF(handle);
     Py_INCREF(dumps);
     Py_INCREF(loads);
+    Py_INCREF(assemble);
     port->q = q;
     port->handle = handle;
     port->dumps = dumps;
-    port->loads = loads;
+    port->by = (struct unpicklers){loads, assemble};
     return (PyObject *)port;
 }
 
@@ -604,7 +608,8 @@ static void port_dealloc(Port *port)
     PyTypeObject *type = Py_TYPE(port);
     Py_XDECREF(port->handle);
     Py_XDECREF(port->dumps);
-    Py_XDECREF(port->loads);
+    Py_XDECREF(port->by.loads);
+    Py_XDECREF(port->by.assemble);
     type->tp_free(port);
     Py_DECREF(type);
 }
@@ -692,7 +697,7 @@ static PyObject *take_one(Port *port, int64_t deadline)
     jnq_box box;
     int64_t rc = jnq_get(port->q, &box, deadline);
     if (rc >= 0) {
-        PyObject *item = load(port->loads, NULL, box.form, box.payload, box.bytes);
+        PyObject *item = load(&port->by, NULL, box.form, box.payload, box.bytes);
         if (!item)
             decline_box(port, &box, NULL, 0);
         return item;
@@ -706,7 +711,7 @@ static PyObject *take_one(Port *port, int64_t deadline)
         unget(&box);
     if (!loan || rc == JNQ_LEASED)
         return (PyObject *)loan;
-    PyObject *item = load(port->loads, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
+    PyObject *item = load(&port->by, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
     if (item)
         Py_DECREF(loan);
     else
@@ -755,7 +760,7 @@ static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
     for (int failed = !list; !failed && i < n; i += !failed) {
         at = next;
         next = next_packed(at, &header, &payload);
-        PyObject *item = load(port->loads, NULL, header.form, payload, header.bytes);
+        PyObject *item = load(&port->by, NULL, header.form, payload, header.bytes);
         failed = !item;
         if (item)
             PyList_SET_ITEM(list, (Py_ssize_t)i, item);
@@ -836,7 +841,7 @@ static PyObject *port_give_back(Port *port, PyObject *batch)
 static PyObject *port_load(Port *port, PyObject *object)
 {
     Loan *loan = (Loan *)object;
-    return load(port->loads, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
+    return load(&port->by, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
 }
 
 /* --- ports: in ---------------------------------------------------------------------------------------------- */
@@ -1199,17 +1204,17 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* Unpickles a payload that was copied: load(loads, form, payload). */
+/* Unpickles a payload that was copied: load(loads, assemble, form, payload). */
 static PyObject *load_copy(PyObject *module, PyObject *args)
 {
-    PyObject *loads;
+    struct unpicklers by;
     int form;
     const char *payload;
     Py_ssize_t bytes;
     (void)module;
-    if (!PyArg_ParseTuple(args, "Oiy#", &loads, &form, &payload, &bytes))
+    if (!PyArg_ParseTuple(args, "OOiy#", &by.loads, &by.assemble, &form, &payload, &bytes))
         return NULL;
-    return load(loads, NULL, (uint64_t)form, payload, (uint64_t)bytes);
+    return load(&by, NULL, (uint64_t)form, payload, (uint64_t)bytes);
 }
 
 /* --- the module --------------------------------------------------------------------------------------------- */

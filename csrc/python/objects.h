@@ -5,7 +5,7 @@
  * signal, a task of JNQ_REDELIVER, an item that cannot be unpickled) is left to _queue.py.
  *
  * Adds to the extension module
- *   Port(handle, address, dumps, loads)   a queue as seen from here; `address` is that of the jnq_queue in the handle
+ *   Port(handle, address, dumps, loads, assemble)   a queue as seen from here; `address` is that of the jnq_queue in the handle
  *     port[deadline]        takes an item; None is for ever. A subscription and not a call, because from Python 3.11 on the interpreter
  *                           runs signal handlers after a call, whose exception would lose the item.
  *     port[most, deadline]  a list of 1 to `most` items

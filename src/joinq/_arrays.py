@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from joinq import _queue
@@ -37,9 +38,9 @@ def empty(
     kind = np.dtype(dtype)
     if kind.hasobject:
         raise ValueError(f"an array of {kind} cannot be shared: its elements are Python objects; use numpy.empty()")
-    sizes = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
     target = queue if queue is not None else _queue.latest()
-    nbytes = math.prod(map(int, sizes)) * kind.itemsize
+    n = shape if type(shape) is int else math.prod(map(index, shape if hasattr(shape, "__iter__") else (shape,)))
+    nbytes = n * kind.itemsize
     if target is None or nbytes <= 0:
         return np.empty(shape, kind)
-    return np.ndarray(sizes, kind, buffer=target.buffer(nbytes))
+    return np.ndarray(shape, kind, target.buffer(nbytes))

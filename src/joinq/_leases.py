@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from joinq._native import EMPTY, INTERRUPTED, NOT_OURS, ON_DEATH, error, ffi, lib, load
-from joinq._payload import loads
+from joinq._payload import assemble, loads
 from joinq._transit import held_arrivals, say_arrived
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class DeadLetter:
     def item(self) -> Any:
         """The item; unpickled each time it is asked for, because that may be what kills."""
         with held_arrivals():  # it stays here, and can be asked for again
-            return load(loads, self._form, self._payload)
+            return load(loads, assemble, self._form, self._payload)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.item, self.pids, self.times))

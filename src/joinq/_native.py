@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from joinq import _jnq
 from joinq._jnq import Declined, Loan, Port, ffi, lib, load, when_loaded
-from joinq._payload import dumps, loads
+from joinq._payload import assemble, dumps, loads
 from joinq.exceptions import ShutDown
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _handle(rc: int, fd: int, out: CData) -> CData:
 
 def port(handle: CData) -> Port:
     """What takes objects into the queue and out of it: see csrc/python/objects.h."""
-    return Port(handle, int(ffi.cast("uintptr_t", handle)), dumps, loads)
+    return Port(handle, int(ffi.cast("uintptr_t", handle)), dumps, loads, assemble)
 
 
 def pollable(handle: CData, what: int) -> int:
