@@ -75,14 +75,13 @@ def thread_sleeps(thread):
     return True
 
 
-def descriptors():
-    """What every open file descriptor of this process refers to."""
+def descriptors(pid="self"):
+    """What every open file descriptor of a process refers to, as far as we may see."""
     links = {}
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            links[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
-        except FileNotFoundError:
-            pass  # the one that listed the directory
+    with contextlib.suppress(OSError):  # it has ended, or is not ours
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # closed since, as the one that listed the directory
+                links[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
     return links
 
 
@@ -94,11 +93,10 @@ def segments():
 def segment_inodes(pid):
     """The segments that a process has open, as far as we may see."""
     inodes = []
-    with contextlib.suppress(OSError):
-        for fd in os.listdir(f"/proc/{pid}/fd"):
+    for fd, link in descriptors(pid).items():
+        if link.startswith("/memfd:joinq"):
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("/memfd:joinq"):
-                    inodes.append(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
+                inodes.append(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
     return inodes
 
 
@@ -108,10 +106,9 @@ def keeper_of(address):
     for line in Path("/proc/net/unix").read_text().splitlines():
         fields = line.split()
         if fields[-1] == name and int(fields[3], 16) & 0x10000:  # it listens
-            for path in Path("/proc").glob("[0-9]*/fd/*"):
-                with contextlib.suppress(OSError):
-                    if os.readlink(path) == f"socket:[{fields[6]}]":
-                        return int(path.parts[2])
+            for pid in filter(str.isdigit, os.listdir("/proc")):
+                if f"socket:[{fields[6]}]" in descriptors(pid).values():
+                    return int(pid)
     return None
 
 
