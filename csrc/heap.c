@@ -24,9 +24,10 @@
 #define LARGE_BYTES (1u << 20)
 #define TURNS_BYTES (2u << 20) /* of which a cache holds some */
 #define KEEP_RUNS 8            /* four that wait, and two at each end, where the last may still be in use */
-#define GROW_BYTES (1u << 20)  /* in use: from there on growing waits */
-#define GROW_LOOKS 16
-#define PATIENCE_NS 100000 /* most that growing waits for */
+#define AHEAD_BYTES (1u << 20) /* in use: from there on, and from so many runs like the one that is to come, ... */
+#define AHEAD_RUNS 8           /* ... a put waits for readers */
+#define AHEAD_LOOKS 16
+#define PATIENCE_NS 100000 /* most that it waits for */
 #define BACK_MAX_NS 5000
 #define IN_VAIN 1      /* so often it does not, after it was in vain, */
 #define LATE_NS 100000 /* or after the CPU came back so late that others need it */
@@ -376,7 +377,11 @@ void heap_await(struct jnq_queue *q, uint64_t bytes)
 {
     struct jnq_heap *heap = &q->sh->heap;
     int64_t n = (int64_t)(bytes / q->unit_bytes) + 1;
-    if ((int64_t)load_sc(&heap->free_warm) >= n || load_sc(&heap->used) < GROW_BYTES / q->unit_bytes)
+    int64_t most = AHEAD_BYTES / q->unit_bytes;
+    bool grows = (int64_t)load_sc(&heap->free_warm) < n;
+    if (!grows && most < AHEAD_RUNS * n)
+        most = AHEAD_RUNS * n;
+    if ((int64_t)load_sc(&heap->used) < most)
         return;
     uint64_t takes = load_relaxed(&q->sh->takes), before = load_relaxed(&q->takes_seen);
     store_relaxed(&q->takes_seen, takes);
@@ -390,8 +395,8 @@ void heap_await(struct jnq_queue *q, uint64_t bytes)
     int64_t patience = n * load_relaxed(&q->back_ns), now = event_now(), looked;
     int64_t until = now + (patience < PATIENCE_NS ? patience : PATIENCE_NS);
     do {
-        for (int i = 0; i < GROW_LOOKS; i++) {
-            if ((int64_t)load_sc(&heap->free_warm) >= n)
+        for (int i = 0; i < AHEAD_LOOKS; i++) {
+            if (grows ? (int64_t)load_sc(&heap->free_warm) >= n : (int64_t)load_sc(&heap->used) < most)
                 return;
             cpu_relax();
         }

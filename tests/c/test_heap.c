@@ -268,11 +268,11 @@ static void other_items_leave_nothing(void)
     drop_queue(q);
 }
 
-/* Growing waits only while readers drain, and not for long. */
-static void growing_waits_for_readers_only(void)
+/* Growing, and running ahead of the caches, waits only while readers drain, and not for long. */
+static void putting_waits_for_readers_only(void)
 {
     jnq_queue *q = make_queue(0);
-    struct run runs[8];
+    struct run runs[8], more[2];
     heap_await(q, 200000);
     CHECK_EQ(q->takes_seen, 0);
     for (int i = 0; i < 8; i++)
@@ -292,7 +292,17 @@ static void growing_waits_for_readers_only(void)
     free_run(q, &runs[7]);
     heap_await(q, 200000 - q->unit_bytes);
     CHECK_EQ(q->in_vain, 0); /* there is some */
-    q->sh->takes -= 3;
+    for (int i = 0; i < 2; i++)
+        alloc_run(q, &more[i], 200000, (uint64_t)i);
+    free_run(q, &runs[6]);
+    heap_await(q, 200000 - q->unit_bytes);
+    CHECK_OP(q->in_vain, >=, 1); /* there is some, but eight others are in use */
+    q->in_vain = 0;
+    q->sh->takes++;
+    free_run(q, &runs[5]);
+    heap_await(q, 200000 - q->unit_bytes);
+    CHECK_EQ(q->in_vain, 0); /* not so many */
+    q->sh->takes -= 4;
     check_map(q);
     drop_queue(q);
 }
@@ -727,7 +737,7 @@ static void the_killed_leave_nothing(void)
 
 TESTS("heap", runs_do_not_overlap, two_owners_share_it, words_outside_the_heap_are_no_runs, freed_memory_goes_back,
       steady_state_touches_nothing_new, large_runs_do_not_wander, runs_that_others_have_freed_take_turns,
-      large_items_pass_in_warm_memory, other_items_leave_nothing, growing_waits_for_readers_only,
+      large_items_pass_in_warm_memory, other_items_leave_nothing, putting_waits_for_readers_only,
       cooling_goes_on_where_it_was_hindered, walk_that_comes_round_gives_a_whole_run, busy_lock_does_not_hinder_freeing,
       more_than_the_heap_is_refused, full_heap_is_refused_and_recovers, random_steps_in_a_full_heap,
       sweep_frees_the_unmarked_of_one_owner, check_finds_what_is_broken, foreign_words_lead_nowhere,
