@@ -318,6 +318,7 @@ def test_floors_in_c_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     floors: Any = types.ModuleType("joinq._bench.floors")
     floors.Unavailable = type("Unavailable", (Exception,), {})
     floors.memcpy_s = lambda size: size * 1e-9
+    floors.memcpy_parallel_s = floors.memcpy_fresh_s = lambda size: size * 2e-9
     floors.round_trip_s = lambda n: n * 1e-6
 
     def wake_s(n: int) -> float:
@@ -328,6 +329,7 @@ def test_floors_in_c_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_bench, "floors", floors, raising=False)
     scenario = {scenario.name: scenario for scenario in SCENARIOS}
     assert limits.measure(limits.MEMCPY, scenario["bytes 256 KiB"]).figures == {"per item": (256 << 10) * 1e-9}
+    assert limits.measure(limits.FRESH, scenario["bytes 64 MiB"]).figures == {"per item": (64 << 20) * 2e-9}
     assert limits.measure(limits.PING_PONG, scenario["round trip"]).figures == {"p50": 5000 * 1e-6}
     with pytest.raises(contenders.Unavailable, match="no compiler"):
         limits.measure(limits.WAKE, scenario["wake-up"])

@@ -14,6 +14,8 @@ FLOORS = [
     (floors.wake_s, 3),
     (floors.memcpy_s, 100),
     (floors.memcpy_s, 1 << 20),
+    (floors.memcpy_fresh_s, 100),
+    (floors.memcpy_fresh_s, 8 << 20),
     (floors.memcpy_parallel_s, 100),
     (floors.memcpy_parallel_s, 1 << 20),
 ]

@@ -5,6 +5,7 @@
  *   floors wake N            p50 of N wakes: from FUTEX_WAKE to the woken process running, after 50 ms asleep
  *   floors copy BYTES        median of one copy into shared memory and one out of it, one process
  *   floors pipeline BYTES    the same between two processes that work at the same time, per item
+ *   floors fresh BYTES       median of one copy out of warm shared memory into memory that the system gives for it
  *
  * It prints seconds. Exit code 1, with a line on stderr: this system cannot do it.
  *
@@ -270,6 +271,24 @@ static double copy_in_and_out(size_t bytes)
     return median(took, n);
 }
 
+/* Of a private item so large that the allocator asks the system for it each time. */
+static double copy_out_fresh(size_t bytes)
+{
+    char *shared = shared_memory(bytes);
+    double *took = room_for(ROUNDS_MIN);
+    for (size_t n = 0; n < ROUNDS_MIN; n++) {
+        int64_t began = now_ns();
+        char *to = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (to == MAP_FAILED)
+            give_up("mmap");
+        madvise(to, bytes, MADV_HUGEPAGE); /* if it may */
+        copy(to, shared, bytes);
+        munmap(to, bytes);
+        took[n] = (double)(now_ns() - began) / SECOND;
+    }
+    return median(took, ROUNDS_MIN);
+}
+
 /* `there` is how many items the producer has put, `back` how many the consumer has taken. Each side has two payloads of
  * its own, as one that still uses the last. */
 static double pipeline(size_t bytes)
@@ -313,7 +332,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         double (*measure)(size_t);
-    } floors[] = {{"round_trip", round_trip}, {"wake", wake_up}, {"copy", copy_in_and_out}, {"pipeline", pipeline}};
+    } floors[] = {{"round_trip", round_trip},
+                  {"wake", wake_up},
+                  {"copy", copy_in_and_out},
+                  {"fresh", copy_out_fresh},
+                  {"pipeline", pipeline}};
     char *end = NULL;
     unsigned long long size = argc == 3 ? strtoull(argv[2], &end, 10) : 0;
     if (size && !*end && size <= SIZE_MAX / 4)
@@ -322,6 +345,6 @@ int main(int argc, char **argv)
                 printf("%.12f\n", floors[i].measure((size_t)size));
                 return 0;
             }
-    fprintf(stderr, "usage: %s round_trip|wake|copy|pipeline NUMBER\n", argv[0]);
+    fprintf(stderr, "usage: %s round_trip|wake|copy|fresh|pipeline NUMBER\n", argv[0]);
     return 2;
 }

@@ -15,12 +15,14 @@ from typing import Any
 from joinq._bench.contenders import Unavailable
 from joinq._bench.scenario import Outcome, Scenario
 
-PICKLE, MEMCPY, PIPELINE, PING_PONG, WAKE = "pickle", "memcpy", "pipeline", "ping_pong", "futex_wake"
+PICKLE, MEMCPY, PIPELINE, FRESH = "pickle", "memcpy", "pipeline", "fresh"
+PING_PONG, WAKE = "ping_pong", "futex_wake"
 
 LABELS = {
     PICKLE: "pickle alone",
     MEMCPY: "memcpy in + out",
     PIPELINE: "memcpy by two",
+    FRESH: "memcpy out, fresh pages",
     PING_PONG: "ping-pong in C",
     WAKE: "futex wake in C",
 }
@@ -33,9 +35,9 @@ def measure(name: str, scenario: Scenario) -> Outcome:
         return Outcome({metric: _pickle_s(scenario)})
     floors = _floors()
     try:
-        if name in {MEMCPY, PIPELINE}:
-            copied = floors.memcpy_s if name == MEMCPY else floors.memcpy_parallel_s
-            return Outcome({metric: copied(scenario.item_bytes)})
+        copying = {MEMCPY: floors.memcpy_s, PIPELINE: floors.memcpy_parallel_s, FRESH: floors.memcpy_fresh_s}
+        if name in copying:
+            return Outcome({metric: copying[name](scenario.item_bytes)})
         measured = floors.round_trip_s if name == PING_PONG else floors.wake_s
         return Outcome({metric: measured(scenario.n)})
     except floors.Unavailable as error:

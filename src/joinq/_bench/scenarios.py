@@ -154,7 +154,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     _bytes("256 KiB", 256 * _KIB, 3_000, maxsize=64, floor=True),
     _bytes("4 MiB", 4 * _MIB, 100, maxsize=4, floor=True),
     replace(_bytes("4 MiB, no limit", 4 * _MIB, 100), metrics=(Metric(faster=8),), needs=_needs(BACKLOG)),
-    replace(_bytes("64 MiB", 64 * _MIB, 30, maxsize=4), rounds=3),
+    replace(_bytes("64 MiB", 64 * _MIB, 30, maxsize=4), rounds=3, floors=(limits.PIPELINE, limits.FRESH)),
     *_arrays(1, 300),
     *_arrays(8, 100),
     *_arrays(64, 30),
