@@ -29,7 +29,8 @@ void cells_push(struct jnq_queue *q, uint64_t unit);
  * JNQ_LEASED, JNQ_EMPTY or JNQ_CORRUPT. */
 int cells_pop(struct jnq_queue *q, jnq_box *box, uint64_t *freed);
 
-/* For the item about to be taken, in that record: a lease of ours with a copy of it, in the box. Returns JNQ_LEASED or as cells_new. */
+/* For the item about to be taken, in that record: a lease of ours with a copy of it, in the box. Returns JNQ_LEASED or
+ * as cells_new. */
 int cells_lease(struct jnq_queue *q, const struct jnq_record *record, int64_t until, jnq_box *box);
 
 /* True if the cell is a lease of ours with the task of that number. */

@@ -35,8 +35,8 @@ uint64_t counts_tasks(struct jnq_queue *q);
 uint64_t counts_queued(struct jnq_queue *q);
 uint64_t counts_unfinished(struct jnq_queue *q);
 
-/* Fills in what is derived from the words: all of one moment of the call, if they stand still for one of many looks, else
- * of about the same. */
+/* Fills in what is derived from the words: all of one moment of the call, if they stand still for one of many looks,
+ * else of about the same. */
 void counts_read(struct jnq_queue *q, jnq_counters *out);
 
 /* True if the words are the same in both: between two looks at a queue they have then not moved. */

@@ -5,7 +5,8 @@
  *
  * Ordering
  *   R1 commit in fifo_push -> A1 in fifo_next: the record, the blocks up to it, and the payload's extent
- *   R2 commit in fifo_step, fifo_step_batch -> A2 in fifo_room: nothing but the number (blocks pass through the heap's lock)
+ *   R2 commit in fifo_step, fifo_step_batch -> A2 in fifo_room: nothing but the number (blocks pass through the heap's
+ *   lock)
  *
  * Life of a block: allocated and filled by a put, linked behind the last one by `next` and a JNQ_END record,
  * unlinked when a get finds that record, freed by that get after it released the head lock.

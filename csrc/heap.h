@@ -51,9 +51,9 @@
  * Foreign writes: no word of the map and no hint is followed before run_at() has seen that the run lies in the heap.
  * Each walk goes forward by the length of such a run, so it ends.
  *
- * Waiting: never, but for heap_await(), which spins for PATIENCE_NS at most. Freeing does not even need the lock (a busy
- * one only costs the hint). The system calls that ready or return memory are made by the owner of the run, without the
- * lock.
+ * Waiting: never, but for heap_await(), which spins for PATIENCE_NS at most. Freeing does not even need the lock (a
+ * busy one only costs the hint). The system calls that ready or return memory are made by the owner of the run, without
+ * the lock.
  *
  * Not provided: alignment other than units, growth of a run. */
 #ifndef JNQ_HEAP_H

@@ -262,8 +262,9 @@ int jnq_put_pieces(jnq_queue *q, int form, const jnq_piece *pieces, uint64_t n, 
  * in, also when the answer is not JNQ_OK. Returns as jnq_put(), JNQ_FULL and JNQ_SHUTDOWN also after a part of them. */
 int jnq_put_batch(jnq_queue *q, const char *batch, uint64_t n, uint64_t *put, int64_t deadline);
 
-/* Makes an empty extent of ours, in the box as JNQ_LARGE is: so many bytes at box->payload, which begins a page. Returns
- * JNQ_OK (jnq_release() must follow), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NAMESPACE or JNQ_NO_MEMORY. */
+/* Makes an empty extent of ours, in the box as JNQ_LARGE is: so many bytes at box->payload, which begins a page.
+ * Returns JNQ_OK (jnq_release() must follow), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NAMESPACE or
+ * JNQ_NO_MEMORY. */
 int jnq_blank(jnq_queue *q, uint64_t bytes, jnq_box *box);
 
 /* Appends an item whose payload is the preface, padded to JNQ_PREFACE_BYTES, and what is in a box of jnq_blank(), which
@@ -272,14 +273,15 @@ int jnq_blank(jnq_queue *q, uint64_t bytes, jnq_box *box);
 int jnq_give(jnq_queue *q, jnq_box *box, int form, const char *preface, uint64_t bytes, int64_t deadline);
 
 /* Takes the oldest item into *box. Takes effect at R2 in fifo.c. Returns the length of the payload (>= 0), which was
- * copied; or JNQ_LARGE (then jnq_release() must follow); with JNQ_REDELIVER always JNQ_LEASED instead; or JNQ_EMPTY, JNQ_SHUTDOWN (empty, and shut down), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED,
- * JNQ_NO_MEMORY. Blocks only while the queue is empty. */
+ * copied; or JNQ_LARGE (then jnq_release() must follow); with JNQ_REDELIVER always JNQ_LEASED instead; or JNQ_EMPTY,
+ * JNQ_SHUTDOWN (empty, and shut down), JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NO_MEMORY. Blocks only while the
+ * queue is empty. */
 int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
 
 /* Takes up to `most` of the oldest items into `batch`, packed as jnq_put_batch() wants them and in one step, as long as
- * they fit into `room` bytes and none is in an extent or was given back. Not with JNQ_REDELIVER. Returns how many (> 0);
- * or 0 if the next item can only be taken with jnq_get(); or as jnq_get() what is not a length. Blocks only while the
- * queue is empty. A foreign write in this very moment can make garbage of what is in the batch, lengths included. */
+ * they fit into `room` bytes and none is in an extent or was given back. Not with JNQ_REDELIVER. Returns how many; or 0
+ * if the next item can only be taken with jnq_get(); or as jnq_get() what is not a length. Blocks only while the queue
+ * is empty. A foreign write in this very moment can make garbage of what is in the batch, lengths included. */
 int64_t jnq_get_batch(jnq_queue *q, char *batch, uint64_t room, uint64_t most, int64_t deadline);
 
 /* Ends the use of what the box holds, but no lease; an empty box is allowed. Never blocks on another process's work.
@@ -324,12 +326,13 @@ int jnq_join(jnq_queue *q, uint64_t *since, int64_t deadline);
  * or JNQ_INTERRUPTED. */
 int jnq_shutdown(jnq_queue *q, int immediate);
 
-/* Gives a descriptor for poll(2), select(2) and the like: readable exactly while jnq_get() would not block (JNQ_IN_GET),
- * writable exactly while jnq_put() would not (JNQ_IN_PUT), readable exactly while no task is unfinished (JNQ_IN_JOIN).
- * It is the handle's, is to be neither read, written nor closed, and may be another one after the program has closed
- * it. The first call makes it, and a thread in this process that puts it right, within 100 ms, when somebody dies on
- * the way, or may not open it. Until then it costs nothing. Valid in the child of a fork, which should ask, too, for
- * the sake of the thread. Returns JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NAMESPACE, or an errno. */
+/* Gives a descriptor for poll(2), select(2) and the like: readable exactly while jnq_get() would not block
+ * (JNQ_IN_GET), writable exactly while jnq_put() would not (JNQ_IN_PUT), readable exactly while no task is unfinished
+ * (JNQ_IN_JOIN). It is the handle's, is to be neither read, written nor closed, and may be another one after the
+ * program has closed it. The first call makes it, and a thread in this process that puts it right, within 100 ms, when
+ * somebody dies on the way, or may not open it. Until then it costs nothing. Valid in the child of a fork, which should
+ * ask, too, for the sake of the thread. Returns JNQ_OK, JNQ_INTERRUPTED, JNQ_CORRUPT, JNQ_CROWDED, JNQ_NAMESPACE, or an
+ * errno. */
 int jnq_pollable(jnq_queue *q, int what, int *fd);
 
 /* Says that this process will not put any more, nor its children; or that it may, as it does at first. */
@@ -358,11 +361,11 @@ void jnq_glance(jnq_queue *q, jnq_counters *out);
 /* The same, and the bytes exactly: under the heap's lock, for as long as a walk through it takes. */
 void jnq_count(jnq_queue *q, jnq_counters *out);
 
-/* Takes a picture of the queue in `fd`, which only has to be readable, and stays the caller's. Neither locks, writes nor
- * maps anything, so the queue is not disturbed, whoever is killed when, and whatever the file holds only makes the picture
- * wrong. *out is for jnq_glance(), jnq_read_traits(), jnq_read_holder() and jnq_forget(), and does not change. Returns
- * JNQ_OK, JNQ_EMPTY (there is no queue in the file), JNQ_MISMATCH (it is one that another build has made), JNQ_NAMESPACE,
- * or an errno. */
+/* Takes a picture of the queue in `fd`, which only has to be readable, and stays the caller's. Neither locks, writes
+ * nor maps anything, so the queue is not disturbed, whoever is killed when, and whatever the file holds only makes the
+ * picture wrong. *out is for jnq_glance(), jnq_read_traits(), jnq_read_holder() and jnq_forget(), and does not change.
+ * Returns JNQ_OK, JNQ_EMPTY (there is no queue in the file), JNQ_MISMATCH (it is one that another build has made),
+ * JNQ_NAMESPACE, or an errno. */
 int jnq_look(int fd, jnq_queue **out);
 
 /* Frees the picture. */

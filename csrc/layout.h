@@ -51,7 +51,8 @@
  *   recoveries     recover.c          none       sc             a figure for people
  *   broken         recover.c, heap.c  none       sc             the next one finds the same
  *
- * Locks are taken in the order procs, tail, head, heap; one of ready alone, or after procs. None is held while waiting for a state.
+ * Locks are taken in the order procs, tail, head, heap; one of ready alone, or after procs. None is held while waiting
+ * for a state.
  *
  * Invariants (jnq_check() evaluates them with all locks held)
  *   I1  takes <= puts, and dones <= puts

@@ -25,9 +25,9 @@
  * is one process's own begins at 0.
  *
  * Last activity: a clock would cost each put and get more than all the rest that is counted. So active_ns is noted in
- * every SEEN_EVERYth of them, and in those that wake somebody up; besides, a wait tells when it began and ended, and where
- * tasks in hand are known (not with JNQ_IGNORE) each get its time. Who has put less than SEEN_EVERY items since, into a
- * queue where nobody slept, seems to have been idle: its `puts` tells the difference between two looks.
+ * every SEEN_EVERYth of them, and in those that wake somebody up; besides, a wait tells when it began and ended, and
+ * where tasks in hand are known (not with JNQ_IGNORE) each get its time. Who has put less than SEEN_EVERY items since,
+ * into a queue where nobody slept, seems to have been idle: its `puts` tells the difference between two looks.
  *
  * With JNQ_RAISE the entry of a process that died with tasks in hand stays, as a grave, for as long as tasks are
  * unfinished; but not more than GRAVES_MAX of them.

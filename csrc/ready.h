@@ -36,8 +36,8 @@ int ready_init(struct jnq_queue *q);
 bool ready_to_get(struct jnq_queue *q);
 bool ready_to_put(struct jnq_queue *q);
 
-/* Gives the descriptor, making it if there is none that fits; it needs watch_begin(). Returns JNQ_OK, JNQ_INTERRUPTED (its lock is busy),
- * JNQ_CORRUPT or an errno. */
+/* Gives the descriptor, making it if there is none that fits; it needs watch_begin(). Returns JNQ_OK, JNQ_INTERRUPTED
+ * (its lock is busy), JNQ_CORRUPT or an errno. */
 int ready_fd(struct jnq_queue *q, enum jnq_wait what, int64_t until, int *fd);
 
 /* Lets the pipes that somebody asked for show the state. Neither tail, head nor heap may be locked. */

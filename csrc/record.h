@@ -5,9 +5,9 @@
  *
  * State: none of its own; the records are those of fifo.h and cells.h, whose locks are required.
  *
- * Foreign writes: nothing is copied or followed that lies outside of the record. One that comes in the very moment between
- * the look and the copy makes garbage of the copy, but takes nothing from outside of the segment: lengths are looked at
- * once more as they are going to be used. */
+ * Foreign writes: nothing is copied or followed that lies outside of the record. One that comes in the very moment
+ * between the look and the copy makes garbage of the copy, but takes nothing from outside of the segment: lengths are
+ * looked at once more as they are going to be used. */
 #ifndef JNQ_RECORD_H
 #define JNQ_RECORD_H
 

@@ -23,9 +23,9 @@ void segment_publish(struct jnq_queue *q);
 /* Maps an existing segment. Returns JNQ_OK, JNQ_MISMATCH or an errno. */
 int segment_open(int fd, struct jnq_queue **out);
 
-/* Makes a handle whose memory is a copy of the header and of the used part of the process table. The header is read until
- * two copies in a row are `same`, or many times. For what only reads. Returns JNQ_OK, JNQ_EMPTY (no queue), JNQ_MISMATCH
- * (not of this build) or an errno. */
+/* Makes a handle whose memory is a copy of the header and of the used part of the process table. The header is read
+ * until two copies in a row are `same`, or many times. For what only reads. Returns JNQ_OK, JNQ_EMPTY (no queue),
+ * JNQ_MISMATCH (not of this build) or an errno. */
 int segment_copy(int fd, bool (*same)(const struct jnq_shared *, const struct jnq_shared *), struct jnq_queue **out);
 
 /* Frees such a handle. */

@@ -885,7 +885,8 @@ static int heed(Port *port)
     return told ? 0 : -1;
 }
 
-/* Signal handlers run while it waits; after one that forks, the blank is the parent's in the child. Returns a result of jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
+/* Signal handlers run while it waits; after one that forks, the blank is the parent's in the child. Returns a result of
+ * jnq_put(), or JNQ_INTERRUPTED with a handler's exception. */
 static int put_load(Port *port, struct load *load, int64_t deadline)
 {
     int rc;

@@ -5,21 +5,22 @@
  * signal, a task of JNQ_REDELIVER, an item that cannot be unpickled) is left to _queue.py.
  *
  * Adds to the extension module
- *   Port(handle, address, dumps, loads, assemble)   a queue as seen from here; `address` is that of the jnq_queue in the handle
- *     port[deadline]        takes an item; None is for ever. A subscription and not a call, because from Python 3.11 on the interpreter
- *                           runs signal handlers after a call, whose exception would lose the item.
+ *   Port(handle, address, dumps, loads, assemble)
+ *                           a queue as seen from here; `address` is that of the jnq_queue in the handle
+ *     port[deadline]        takes an item; None is for ever. A subscription and not a call, because from Python 3.11 on
+ *                           the interpreter runs signal handlers after a call, whose exception would lose the item.
  *     port[most, deadline]  a list of 1 to `most` items
  *     port.put(obj, deadline), port.task_done(n)
  *     port.put_many(source, deadline, put, ahead)
- *                           puts what a list (from number put[0] on) or an iterator gives, and adds to put[0] how many, whatever
- *                           it returns or raises. JNQ_INTERRUPTED: call it again, there may be more. Unless it may draw ahead,
- *                           each object is in the queue before the next one is drawn.
+ *                           puts what a list (from number put[0] on) or an iterator gives, and adds to put[0] how many,
+ *                           whatever it returns or raises. JNQ_INTERRUPTED: call it again, there may be more. Unless it
+ *                           may draw ahead, each object is in the queue before the next one is drawn.
  *     port.buffer(bytes)    a memoryview of memory of the queue: a blank
  *   Loan                    an item that was taken and not unpickled; a buffer with its payload
  *   Declined                raised by port[...]: args are the result of jnq.h, the Loan if one was taken, and the
  *                           exception of its unpickling
- *   when_loaded(call)       if this thread is unpickling: lets the call be made when all that it takes is there, and not at all if
- *                           it goes back to the queue; else returns False
+ *   when_loaded(call)       if this thread is unpickling: lets the call be made when all that it takes is there, and
+ *                           not at all if it goes back to the queue; else returns False
  *   privatize()             in the child of a fork: see below
  *
  * State: the list of Loans, and what forks need; guarded by the GIL. What a thread is unpickling; the thread's.
@@ -37,11 +38,11 @@
  * Fork: parent and child would share these buffers, and the parent free them. So the child gives each a private copy
  * at the same address, before anything else runs in it, and uses the queue through another mapping from then on
  * (jnq_move()). Meanwhile the parent waits, so that it neither frees nor changes them; what other threads let go
- * of before it waits is freed afterwards. Threads may fork at once. A child without memory for its copies gets a MemoryError
- * and must end: it still sees what its parent changes and frees.
+ * of before it waits is freed afterwards. Threads may fork at once. A child without memory for its
+ * copies says so and ends: it would see what its parent changes and frees.
  *
- * Foreign writes: a parcel's numbers are compared with its length before they are used, and the lengths in a batch that was
- * copied with the batch's. */
+ * Foreign writes: a parcel's numbers are compared with its length before they are used, and the lengths in a batch that
+ * was copied with the batch's. */
 #ifndef JNQ_OBJECTS_H
 #define JNQ_OBJECTS_H
 
