@@ -25,7 +25,8 @@
 #define TURNS_BYTES (2u << 20) /* of which a cache holds some */
 #define KEEP_RUNS 8            /* four that wait, and two at each end, where the last may still be in use */
 #define AHEAD_BYTES (1u << 20) /* in use: from there on, and from so many runs like the one that is to come, ... */
-#define AHEAD_RUNS 8           /* ... a put waits for readers */
+#define AHEAD_RUNS 8           /* ... a put waits for readers, */
+#define BACKLOG 4              /* but not from so many times that on: no cache holds it anyway */
 #define AHEAD_LOOKS 16
 #define PATIENCE_NS 100000 /* most that it waits for */
 #define BACK_MAX_NS 5000
@@ -377,11 +378,11 @@ void heap_await(struct jnq_queue *q, uint64_t bytes)
 {
     struct jnq_heap *heap = &q->sh->heap;
     int64_t n = (int64_t)(bytes / q->unit_bytes) + 1;
-    int64_t most = AHEAD_BYTES / q->unit_bytes;
+    int64_t most = (int64_t)(AHEAD_BYTES / q->unit_bytes), used = (int64_t)load_sc(&heap->used);
     bool grows = (int64_t)load_sc(&heap->free_warm) < n;
     if (!grows && most < AHEAD_RUNS * n)
         most = AHEAD_RUNS * n;
-    if ((int64_t)load_sc(&heap->used) < most)
+    if (used < most || (!grows && used >= BACKLOG * most))
         return;
     uint64_t takes = load_relaxed(&q->sh->takes), before = load_relaxed(&q->takes_seen);
     store_relaxed(&q->takes_seen, takes);
