@@ -39,8 +39,14 @@ def empty(
     if kind.hasobject:
         raise ValueError(f"an array of {kind} cannot be shared: its elements are Python objects; use numpy.empty()")
     target = queue if queue is not None else _queue.latest()
-    n = shape if type(shape) is int else math.prod(map(index, shape if hasattr(shape, "__iter__") else (shape,)))
-    nbytes = n * kind.itemsize
+    if not isinstance(shape, (int, tuple, list)):
+        shape = np.broadcast_to(np.empty((), kind), shape).shape  # whatever else NumPy takes for one
+    nbytes = math.prod(map(index, (shape,) if isinstance(shape, int) else shape)) * kind.itemsize
     if target is None or nbytes <= 0:
         return np.empty(shape, kind)
-    return np.ndarray(shape, kind, target.buffer(nbytes))
+    try:
+        memory = target.buffer(nbytes)
+    except MemoryError:
+        np.empty(shape, kind)  # raises what is wrong with the shape, if anything is
+        raise
+    return np.ndarray(shape, kind, memory)

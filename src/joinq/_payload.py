@@ -75,7 +75,7 @@ class _Memory(dict[Any, Any]):
         return value
 
 
-_dtypes = _Memory()  # by id(): the dtype, and its name if that says all about it
+_dtypes = _Memory()  # by id(): a dtype whose name says all about it, and that
 _heads = _Memory()  # by what a _Head is made of: its pickle, in parts
 _makers = _Memory()  # by a pickle: what makes the array of its buffer, or False; None if it has come once
 _HEAD_BYTES = 256
@@ -85,9 +85,10 @@ def _name_of(dtype: Any) -> str | None:
     """The dtype's name, if that says all about it."""
     known = _dtypes.get(id(dtype))
     if known is None:
-        says_all = dtype.isbuiltin == 1 and not dtype.hasobject and dtype.kind not in "mM" and not dtype.metadata
-        known = _dtypes.learn(id(dtype), (dtype, dtype.str if says_all else None))
-    name: str | None = known[1]
+        if dtype.isbuiltin != 1 or dtype.hasobject or dtype.kind in "mM" or dtype.metadata or not dtype.itemsize:
+            return None
+        known = _dtypes.learn(id(dtype), (dtype, dtype.str))
+    name: str = known[1]
     return name
 
 
