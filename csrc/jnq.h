@@ -279,9 +279,10 @@ int jnq_give(jnq_queue *q, jnq_box *box, int form, const char *preface, uint64_t
 int64_t jnq_get(jnq_queue *q, jnq_box *box, int64_t deadline);
 
 /* Takes up to `most` of the oldest items into `batch`, packed as jnq_put_batch() wants them and in one step, as long as
- * they fit into `room` bytes and none is in an extent or was given back. Not with JNQ_REDELIVER. Returns how many; or 0
- * if the next item can only be taken with jnq_get(); or as jnq_get() what is not a length. Blocks only while the queue
- * is empty. A foreign write in this very moment can make garbage of what is in the batch, lengths included. */
+ * they fit into `room` bytes and none is in an extent or was given back. Not with JNQ_REDELIVER. Returns how many, at
+ * least 1; or 0 if the next item can only be taken with jnq_get(); or as jnq_get() what is not a length. Blocks only
+ * while the queue is empty. A foreign write in this very moment can make garbage of what is in the batch, lengths
+ * included. */
 int64_t jnq_get_batch(jnq_queue *q, char *batch, uint64_t room, uint64_t most, int64_t deadline);
 
 /* Ends the use of what the box holds, but no lease; an empty box is allowed. Never blocks on another process's work.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import signal
 import sys
@@ -134,6 +135,68 @@ def test_second_signal_does_not_lose_the_item(size):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert q.qsize() == 1 - taken
+
+
+class Late:
+    """Cannot be unpickled the first time, as if a signal had come."""
+
+    loads = 0
+
+    def __init__(self, load):
+        self.load = load
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        Late.loads += 1
+        if Late.loads == 1:
+            raise TimeoutError
+
+
+TAKERS = {
+    "get": lambda q: [q.get_nowait()],
+    "get_many": lambda q: q.get_many(3, False),
+}
+
+
+@pytest.mark.parametrize("on_death", ["raise", "redeliver"])
+@pytest.mark.parametrize("size", [1, 300_000])
+@pytest.mark.parametrize("take", TAKERS)
+def test_second_exception_anywhere_does_not_lose_the_item(take, size, on_death):
+    """Wherever the interpreter runs signal handlers, after the first exception: what was taken is there again."""
+    q = joinq.JoinableQueue(on_death=on_death)
+    ours = joinq.Queue.get.__code__.co_filename, "<string>"  # by which a namedtuple is made
+    step = left = 0
+
+    def interrupt(frame, event, arg):
+        nonlocal left
+        if Late.loads and event in ("call", "c_return") and frame.f_code.co_filename in ours:
+            left -= 1
+            if left < 0:
+                raise InterruptedError
+
+    def attempt():
+        sys.setprofile(interrupt)
+        try:
+            TAKERS[take](q)
+        except (TimeoutError, InterruptedError):
+            pass
+        finally:
+            sys.setprofile(None)
+
+    while left <= 0:  # until it is over before that
+        left, Late.loads = step, 0
+        items = ["first", Late("x"), "last"] if take == "get_many" and size == 1 else [Late("x" * size)]
+        q.put_many(items)
+        attempt()
+        gc.collect()  # what an exception refers to stays until it is gone
+        assert Late.loads, "the first exception has not come"
+        assert q.qsize() == len(items), f"lost at step {step}"
+        got, expected = ([getattr(item, "load", item) for item in some] for some in ([q.get() for _ in items], items))
+        assert got == expected or (on_death == "redeliver" and sorted(got) == sorted(expected))
+        q.task_done(len(items))
+        step += 1
+    assert step > 5
+    q.join(0)
 
 
 class Meddler:

@@ -32,6 +32,8 @@ typedef struct loan {
     int is_private;                /* a copy that a fork has made */
     int is_blank;                  /* of jnq_blank(), and neither given nor about to be */
     int made;                      /* of jnq_blank() */
+    PyObject *owed_to;             /* the Port to whose queue the item goes back with this object; or NULL */
+    PyObject *before;              /* and then what was taken before it in a batch; or NULL */
     struct loan *next, **previous; /* all items */
 } Loan;
 
@@ -51,6 +53,7 @@ static Loan *new_loan(char *start, uint64_t bytes)
     loan->start = start;
     loan->bytes = (Py_ssize_t)bytes;
     loan->is_private = loan->is_blank = loan->made = 0;
+    loan->owed_to = loan->before = NULL;
     return loan;
 }
 
@@ -58,7 +61,7 @@ static Loan *new_loan(char *start, uint64_t bytes)
 static Loan *lend(jnq_box *box)
 {
     size_t head = offsetof(jnq_box, copy), size = head + (box->payload == box->copy ? box->bytes : 0);
-    jnq_box *moved = PyMem_Malloc(sizeof *moved);
+    jnq_box *moved = PyMem_Malloc(size); /* its end need not be there: a batch has many */
     Loan *loan = moved ? new_loan(NULL, box->bytes) : NULL;
     if (!loan) {
         if (!moved)
@@ -148,6 +151,8 @@ static void release_kept(void)
     }
 }
 
+static void settle(Loan *loan, int taken);
+
 static void loan_dealloc(Loan *loan)
 {
     PyTypeObject *type = Py_TYPE(loan);
@@ -157,6 +162,7 @@ static void loan_dealloc(Loan *loan)
         if (loan->next)
             loan->next->previous = loan->previous;
     }
+    settle(loan, 0);
     if (loan->is_private)
         drop_copy(loan);
     if (loan->box && !(gates && in_segment(loan) && keep(loan->box))) {
@@ -182,16 +188,19 @@ static PyObject *loan_lease(Loan *loan, void *unused)
     return Py_BuildValue("KK", (unsigned long long)lease, (unsigned long long)number);
 }
 
-static PyObject *loan_address(Loan *loan, void *unused)
+static PyObject *loan_settle(Loan *loan, PyObject *taken)
 {
-    (void)unused;
-    return PyLong_FromVoidPtr(loan->box);
+    settle(loan, taken == Py_True);
+    Py_RETURN_NONE;
 }
 
-static PyObject *loan_parts(Loan *loan, void *unused)
+/* loan.settle(True) of all in a list, without a moment between them. */
+static PyObject *all_settled(PyObject *module, PyObject *list)
 {
-    (void)unused;
-    return PyLong_FromUnsignedLong(loan->parts);
+    (void)module;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
+        settle((Loan *)PyList_GET_ITEM(list, i), 1);
+    Py_RETURN_NONE;
 }
 
 /* --- arrivals ----------------------------------------------------------------------------------------------- */
@@ -616,8 +625,8 @@ static void port_dealloc(Port *port)
 
 /* --- ports: out --------------------------------------------------------------------------------------------- */
 
-/* Raises Declined, with the exception that is set, if any, as its reason. Takes loan and more over. */
-static void decline(int64_t rc, Loan *loan, PyObject *more)
+/* Raises Declined, with the exception that is set, if any, as its reason. Takes the loan over. */
+static void decline(int64_t rc, Loan *loan)
 {
     PyObject *kind, *reason, *traceback;
     PyErr_Fetch(&kind, &reason, &traceback);
@@ -626,13 +635,11 @@ static void decline(int64_t rc, Loan *loan, PyObject *more)
         if (traceback)
             PyException_SetTraceback(reason, traceback);
     }
-    PyObject *args = Py_BuildValue("LOOO", (long long)rc, loan ? (PyObject *)loan : Py_None, reason ? reason : Py_None,
-                                   more ? more : Py_None);
+    PyObject *args = Py_BuildValue("LOO", (long long)rc, loan ? (PyObject *)loan : Py_None, reason ? reason : Py_None);
     Py_XDECREF(kind);
     Py_XDECREF(reason);
     Py_XDECREF(traceback);
     Py_XDECREF(loan);
-    Py_XDECREF(more);
     if (args)
         PyErr_SetObject(declined, args);
     Py_XDECREF(args);
@@ -658,7 +665,7 @@ static void unget(jnq_box *box)
 }
 
 /* Gives the items from `batch` to `end` back to the queue, the last one first, so that they are in order again. */
-__attribute__((noinline)) static void give_back(Port *port, const char *batch, const char *end)
+__attribute__((noinline)) static void give_back(jnq_queue *q, const char *batch, const char *end)
 {
     jnq_packed header;
     const char *payload;
@@ -668,10 +675,42 @@ __attribute__((noinline)) static void give_back(Port *port, const char *batch, c
             last = next;
         next_packed(last, &header, &payload);
         jnq_box box;
-        jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
+        jnq_rebox(q, &box, (int)header.form, payload, header.bytes);
         unget(&box);
         end = last;
     }
+}
+
+/* From here on the item goes back if the loan goes, whatever exceptions come in between, unless it is settled before. */
+static void owe(Loan *loan, Port *port)
+{
+    Py_INCREF(port);
+    loan->owed_to = (PyObject *)port;
+}
+
+/* Ends that: the item counts as taken, or goes back; what was taken before it goes back in any case. Views of its
+ * buffers may live, in the frames of an exception, say: those stay ours. */
+static void settle(Loan *loan, int taken)
+{
+    PyObject *port = loan->owed_to, *before = loan->before;
+    if (!port)
+        return;
+    loan->owed_to = loan->before = NULL;
+    jnq_box *box = loan->box;
+    jnq_queue *q = box->queue;
+    int (*back)(jnq_queue *, jnq_box *) = loan->parts ? jnq_unget_copy : jnq_unget;
+    int rc = taken ? JNQ_OK : JNQ_INTERRUPTED;
+    while (rc == JNQ_INTERRUPTED) {
+        rc = box->lease ? jnq_unlease(q, box->lease, box->number) : back(q, box);
+        if (rc == JNQ_NO_MEMORY && back == jnq_unget_copy) { /* rather share it than lose it */
+            back = jnq_unget;
+            rc = JNQ_INTERRUPTED;
+        }
+    }
+    if (before)
+        give_back(q, PyBytes_AS_STRING(before), PyBytes_AS_STRING(before) + PyBytes_GET_SIZE(before));
+    Py_XDECREF(before);
+    Py_DECREF(port);
 }
 
 /* Declines the item in the box because of the exception that is set; `before` are those of a batch before it. Without
@@ -684,12 +723,15 @@ static void decline_box(Port *port, jnq_box *box, const char *before, uint64_t b
     Loan *loan = more || !bytes ? lend(box) : NULL;
     if (!loan) {
         unget(box);
-        give_back(port, before, before + bytes);
-        Py_CLEAR(more);
+        give_back(port->q, before, before + bytes);
+        Py_XDECREF(more);
+    } else {
+        owe(loan, port);
+        loan->before = more;
     }
     PyErr_Clear();
     PyErr_Restore(kind, reason, traceback);
-    decline(JNQ_OK, loan, more);
+    decline(JNQ_OK, loan);
 }
 
 static PyObject *take_one(Port *port, int64_t deadline)
@@ -703,19 +745,25 @@ static PyObject *take_one(Port *port, int64_t deadline)
         return item;
     }
     if (rc != JNQ_LARGE && rc != JNQ_LEASED) {
-        decline(rc, NULL, NULL);
+        decline(rc, NULL);
         return NULL;
     }
     Loan *loan = lend(&box);
-    if (!loan)
+    if (!loan) {
         unget(&box);
-    if (!loan || rc == JNQ_LEASED)
+        return NULL;
+    }
+    if (rc == JNQ_LEASED) {
+        owe(loan, port);
         return (PyObject *)loan;
+    }
     PyObject *item = load(&port->by, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
-    if (item)
+    if (item) {
         Py_DECREF(loan);
-    else
-        decline(JNQ_OK, loan, NULL);
+    } else {
+        owe(loan, port);
+        decline(JNQ_OK, loan);
+    }
     return item;
 }
 
@@ -728,7 +776,7 @@ __attribute__((noinline)) static void decline_rest(Port *port, const char *batch
     jnq_box box;
     while (--n)
         end = next_packed(end, &header, &payload);
-    give_back(port, next, end);
+    give_back(port->q, next, end);
     next_packed(at, &header, &payload);
     jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
     decline_box(port, &box, batch, (uint64_t)(at - batch));
@@ -785,12 +833,12 @@ static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
     if (n > 0 && is_sound(batch, (uint64_t)n))
         items = load_batch(port, batch, (uint64_t)n);
     else if (n > 0)
-        decline(JNQ_CORRUPT, NULL, NULL);
+        decline(JNQ_CORRUPT, NULL);
     PyMem_Free(batch);
     if (n > 0)
         return items;
     if (n < 0) {
-        decline(n, NULL, NULL);
+        decline(n, NULL);
         return NULL;
     }
     PyObject *list = PyList_New(1);
@@ -826,15 +874,6 @@ static PyObject *port_take(Port *port, PyObject *key)
     if (PyErr_Occurred() || deadline_of(PyTuple_GET_ITEM(key, 1), &deadline))
         return NULL;
     return take_many(port, most, deadline);
-}
-
-static PyObject *port_give_back(Port *port, PyObject *batch)
-{
-    char *start = PyBytes_AsString(batch);
-    if (!start)
-        return NULL;
-    give_back(port, start, start + PyBytes_GET_SIZE(batch));
-    Py_RETURN_NONE;
 }
 
 /* Unpickles what a loan holds, once more. */
@@ -1081,7 +1120,7 @@ static PyObject *port_buffer(Port *port, PyObject *number)
         if (PyErr_CheckSignals())
             return NULL;
     if (rc) {
-        decline(rc, NULL, NULL);
+        decline(rc, NULL);
         return NULL;
     }
     Loan *loan = lend(&box);
@@ -1189,8 +1228,11 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
     gates = NULL;
     loading.depth = 0; /* what is being unpickled is the parent's, and so are the calls */
     Py_CLEAR(loading.calls);
-    for (Loan *loan = loans; loan; loan = loan->next)
-        loan->is_blank = 0; /* the run is the parent's to give */
+    for (Loan *loan = loans; loan; loan = loan->next) {
+        loan->is_blank = 0;      /* the run is the parent's to give, */
+        Py_CLEAR(loan->owed_to); /* and the item to give back */
+        Py_CLEAR(loan->before);
+    }
     for (Loan *loan = loans; loan && !failed; loan = loan->next)
         failed = in_segment(loan) && !privatize(loan->box->queue);
     release_kept();
@@ -1225,7 +1267,6 @@ static PyMethodDef port_methods[] = {
     {"put_many", (PyCFunction)(void (*)(void))port_put_many, METH_FASTCALL, NULL},
     {"task_done", (PyCFunction)port_task_done, METH_O, NULL},
     {"buffer", (PyCFunction)port_buffer, METH_O, NULL},
-    {"give_back", (PyCFunction)port_give_back, METH_O, NULL},
     {"load", (PyCFunction)port_load, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -1240,15 +1281,19 @@ static PyType_Slot port_slots[] = {
 
 static PyType_Spec port_spec = {"joinq._jnq.Port", sizeof(Port), 0, Py_TPFLAGS_DEFAULT, port_slots};
 
+static PyMethodDef loan_methods[] = {
+    {"settle", (PyCFunction)loan_settle, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyGetSetDef loan_attributes[] = {
     {"lease", (getter)loan_lease, NULL, "(lease, number), as jnq_finish() wants them", NULL},
-    {"box", (getter)loan_address, NULL, "the address of its jnq_box", NULL},
-    {"parts", (getter)loan_parts, NULL, "how many views of its buffers there are", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot loan_slots[] = {
     {Py_tp_dealloc, loan_dealloc},
+    {Py_tp_methods, loan_methods},
     {Py_tp_getset, loan_attributes},
 #if PY_VERSION_HEX >= 0x03090000
     {Py_bf_getbuffer, loan_getbuffer},
@@ -1261,6 +1306,7 @@ static PyType_Spec loan_spec = {"joinq._jnq.Loan", sizeof(Loan), 0, Py_TPFLAGS_D
 static PyMethodDef functions[] = {
     {"load", load_copy, METH_VARARGS, NULL},
     {"when_loaded", when_loaded, METH_O, NULL},
+    {"all_settled", all_settled, METH_O, NULL},
     {"before_fork", before_fork, METH_NOARGS, NULL},
     {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, NULL},
     {"after_fork_in_child", after_fork_in_child, METH_NOARGS, NULL},

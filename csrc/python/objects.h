@@ -16,7 +16,11 @@
  *                           whatever it returns or raises. JNQ_INTERRUPTED: call it again, there may be more. Unless it
  *                           may draw ahead, each object is in the queue before the next one is drawn.
  *     port.buffer(bytes)    a memoryview of memory of the queue: a blank
- *   Loan                    an item that was taken and not unpickled; a buffer with its payload
+ *   Loan                    an item that was taken and not unpickled; a buffer with its payload. When the last
+ *                           reference is gone it goes back to the queue, with what was taken before it in a batch, but
+ *                           for
+ *     loan.settle(taken)    after which it counts as taken; or, if that is not True, is back
+ *   all_settled(loans)      loan.settle(True) for all of a list
  *   Declined                raised by port[...]: args are the result of jnq.h, the Loan if one was taken, and the
  *                           exception of its unpickling
  *   when_loaded(call)       if this thread is unpickling: lets the call be made when all that it takes is there, and

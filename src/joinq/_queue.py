@@ -31,6 +31,7 @@ from joinq._native import (
     ON_DEATH,
     TIMEOUT,
     Declined,
+    all_settled,
     create,
     deadline_after,
     error,
@@ -74,9 +75,8 @@ class _Taken(NamedTuple):
     port: Port
     loan: Loan | None  # the item that was being unpickled
     reason: BaseException
-    before: bytes | None = None  # a batch: the items before it
     mine: deque[Lease] | None = None  # redeliver: the thread's tasks in hand,
-    leases: Sequence[Lease] = ()  # and those of a batch
+    batch: Sequence[Loan] = ()  # and what it had taken before in the same call
 
 
 def _settle(todo: list[_Taken], settled: CData) -> None:
@@ -93,30 +93,19 @@ def _settle(todo: list[_Taken], settled: CData) -> None:
     if loan is not None:
         back = (KeyboardInterrupt, MemoryError)  # another process may have memory
         failed = not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
-        if mine is not None:
+        if mine is None:
+            loan.settle(failed)
+        else:
             if not failed:
                 _end_lease(handle, loan.lease, mine)
             elif loan.lease not in mine:
                 mine.append(loan.lease)  # it counts as taken
-        elif not failed:
-            _unget(handle, loan)
-    if taken.before:
-        taken.port.give_back(taken.before)
+            loan.settle(True)
     if mine is not None:
-        for lease in reversed(taken.leases):
-            _end_lease(handle, lease, mine)
+        for loan in reversed(taken.batch):
+            _end_lease(handle, loan.lease, mine)
+            loan.settle(True)
     settled.taken = 0
-
-
-def _unget(handle: CData, loan: Loan) -> None:
-    """Gives an item back. Views of its buffers may live, in the frames of the exception, say: those stay ours."""
-    box = ffi.cast("jnq_box *", loan.box)
-    unget = lib.jnq_unget_copy if loan.parts else lib.jnq_unget
-    rc = INTERRUPTED
-    while rc == INTERRUPTED:
-        rc = unget(handle, box)
-        if rc == lib.JNQ_NO_MEMORY and unget is lib.jnq_unget_copy:  # rather share it than lose it
-            rc, unget = INTERRUPTED, lib.jnq_unget
 
 
 def _end_lease(handle: CData, lease: Lease, mine: deque[Lease]) -> None:
@@ -136,7 +125,10 @@ def _fails_to_load(port: Port, loan: Loan) -> bool:
 
 
 def _give_back(taken: _Taken) -> None:
-    """Settles what an exception has left, though signal handlers may raise meanwhile."""
+    """Settles what an exception has left, though signal handlers may raise meanwhile.
+
+    If one does so even before, the item is back when nothing refers to the exceptions any more: see Loan.
+    """
     todo = [taken]
     settled = ffi.new("jnq_box *")
     settled.taken = 1
@@ -197,12 +189,12 @@ class _Shared:
         Empties the list: an exception must not be referred to by the frames that it refers to.
         """
         while True:
-            rc, loan, reason, before = outcome
+            rc, loan, reason = outcome
             outcome.clear()
             if reason is not None:
                 try:
                     if loan is not None:
-                        _give_back(_Taken(self._handle, self._port, loan, reason, before))
+                        _give_back(_Taken(self._handle, self._port, loan, reason))
                     raise reason
                 finally:
                     del reason, loan
@@ -214,8 +206,11 @@ class _Shared:
             except Declined as declined:
                 outcome += declined.args
 
-    def _take_lease(self, deadline: int | None, otherwise: Any = _RAISE) -> Any:
-        """get() with on_death="redeliver"; what to give `otherwise`, if there is no item and not an exception."""
+    def _take_lease(self, deadline: int | None, batch: list[Loan] | None = None, otherwise: Any = _RAISE) -> Any:
+        """get() with on_death="redeliver"; what to give `otherwise`, if there is no item and not an exception.
+
+        Of a batch, it leaves the loan to be settled.
+        """
         leases: Leases = self._leases  # type: ignore[assignment]
         mine = leases.mine
         loan: Any = None
@@ -230,40 +225,35 @@ class _Shared:
                 loan = self._take_anyway(outcome, deadline)
             item = leases.load(self._port, loan)
             mine += (loan.lease,)
+            if batch is None:
+                loan.settle(True)
+            else:
+                batch += (loan,)
             return item
         except BaseException as exception:
             if loan is not None:
                 _give_back(_Taken(self._handle, self._port, loan, exception, mine=mine))
             raise
 
-    def _fill(self, items: list[Any], taken: list[Lease], last: list[Lease], most: int, deadline: int | None) -> None:
-        """Takes items and their leases. On its own: a jump back may lie outside of the `try` around its loop."""
-        mine = self._leases.mine  # type: ignore[union-attr]
-        item = self._take_lease(deadline)
-        last[0] = mine[-1]  # before anything needs memory, or a call or a jump back lets a signal handler run
-        taken += last
-        items += (item,)
+    def _fill(self, items: list[Any], batch: list[Loan], most: int, deadline: int | None) -> None:
+        """Takes items and their loans. On its own: a jump back may lie outside of the `try` around its loop."""
+        items += (self._take_lease(deadline, batch),)
         while len(items) < most:
-            item = self._take_lease(NOW, _NO_MORE)
+            item = self._take_lease(NOW, batch, _NO_MORE)
             if item is _NO_MORE:
                 break
-            last[0] = mine[-1]
-            taken += last
             items += (item,)
 
     def _take_leases(self, most: int, deadline: int | None) -> list[Any]:
         """get_many() with on_death="redeliver"."""
         leases: Leases = self._leases  # type: ignore[assignment]
-        mine = leases.mine
         items: list[Any] = []
-        taken: list[Lease] = []
-        last: list[Lease] = [(0, 0)]
+        batch: list[Loan] = []
         try:
-            self._fill(items, taken, last, most, deadline)
+            self._fill(items, batch, most, deadline)
+            all_settled(batch)
         except BaseException as exception:
-            if last[0][0] and last[0] not in taken:
-                taken += last
-            _give_back(_Taken(self._handle, self._port, None, exception, mine=mine, leases=taken))
+            _give_back(_Taken(self._handle, self._port, None, exception, mine=leases.mine, batch=batch))
             raise
         return items
 

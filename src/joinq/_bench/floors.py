@@ -46,7 +46,7 @@ def memcpy_s(nbytes: int) -> float:
 
 
 def memcpy_fresh_s(nbytes: int) -> float:
-    """The median of one copy out of warm shared memory into memory that the system gives for it, as for large bytes."""
+    """The median of one copy out of warm shared memory into memory that the system gives for it, and takes back."""
     return _measure("fresh", nbytes)
 
 
