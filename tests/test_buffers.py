@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import threading
+import weakref
 import zlib
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -236,6 +237,19 @@ def test_arrays_of_many_shapes_arrive_as_they_were():
     for n in [*range(600), *(n for n in range(600) for _ in range(4))]:
         q.put(np.arange(n))
         np.testing.assert_array_equal(q.get(), np.arange(n))
+
+
+def test_dtypes_of_users_are_not_kept():
+    """What an array's dtype refers to goes with it."""
+    np = pytest.importorskip("numpy")
+    q = joinq.Queue()
+    note = Boxed()
+    known = weakref.ref(note)
+    q.put(np.zeros(3, np.dtype("f8", metadata={"note": note})))
+    assert isinstance(q.get().dtype.metadata["note"], Boxed)
+    del note
+    gc.collect()
+    assert known() is None
 
 
 @pytest.mark.parametrize("register", [copyreg.pickle, ForkingPickler.register])

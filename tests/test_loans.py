@@ -44,6 +44,36 @@ def in_child(function):
     assert workers.wait_for(workers.fork(lambda: os._exit(function() is False))) == 0
 
 
+class Pair:
+    """A sequence by no other sign than that it can be asked."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return (3, 4)[index]
+
+
+SHAPES = [0, 5, (), (5,), (2, 3), [2, 3], (0, 3), range(2, 4), np.int64(4), np.array([2, 3]), np.array(3), Pair()]
+IMPOSSIBLE = [-1, (2, -3), True, 2.0, (2, 1.5), 2**62, 2**63, (2**40, 2**40), (1,) * 70]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_empty_takes_the_shapes_that_numpy_takes(q, shape):
+    """The array is as NumPy's."""
+    got, expected = joinq.empty(shape, "i2", q), np.empty(shape, "i2")
+    assert (got.shape, got.dtype, got.strides) == (expected.shape, expected.dtype, expected.strides)
+
+
+@pytest.mark.parametrize("shape", IMPOSSIBLE)
+def test_empty_refuses_the_shapes_that_numpy_refuses(q, shape):
+    """With the same exception."""
+    with pytest.raises((TypeError, ValueError)) as refused:
+        np.empty(shape, "i2")
+    with pytest.raises(refused.type):
+        joinq.empty(shape, "i2", q)
+
+
 def test_a_child_gives_a_copy_of_an_inherited_blank(q):
     """The blank is the parent's to give; what the child puts is what the child has written."""
     array = blank(q, 1)
