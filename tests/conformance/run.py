@@ -102,7 +102,7 @@ def end_session(leader: int) -> None:
         emptied(leader, 3)
 
 
-# To import and select the tests, and to end: on a busy machine.
+# To import and select the tests, on a busy machine.
 BETWEEN_S = 60
 
 
@@ -116,8 +116,8 @@ class Progress:
         self._unit, self._done, self._results, self._rest = unit, done, results, ""
 
     def is_late(self, limit: float) -> bool:
-        """Whether a test, or what comes before and after the tests, takes longer than it may."""
-        return time.monotonic() - self.heard > (limit if self.running else max(limit, BETWEEN_S))
+        """Whether a test, or what comes before, between and after the tests, takes longer than it may."""
+        return time.monotonic() - self.heard > (limit if self.running or self.finished else max(limit, BETWEEN_S))
 
     def read(self) -> bool:
         """Reads what is new. Returns whether a test has begun."""
