@@ -283,6 +283,25 @@ def test_receiver_killed_after_it_has_attached(launch):
         pickle.loads(data)
 
 
+def test_who_only_looks_at_a_queue_does_not_keep_it(launch):
+    """As `top` does: then it ends with the last one who has it."""
+    data = dropped(filled())
+    child = launch(workers.hold_pickle, data)
+    assert child.receive() == "attached"
+    others = probes.segments()
+    again = pickle.loads(data)
+    (fd,) = probes.segments() - others
+    look = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    try:
+        del again
+        gc.collect()
+        child.kill()
+        with pytest.raises(FileNotFoundError, match="gone"):
+            pickle.loads(data)
+    finally:
+        os.close(look)
+
+
 def kept_or_none():
     pickle.loads(pickle.dumps(joinq.Queue()))
     gc.collect()

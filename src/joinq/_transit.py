@@ -16,6 +16,7 @@ import functools
 import os
 import select
 import socket
+import stat
 import sys
 import threading
 import weakref
@@ -169,10 +170,15 @@ def _search(ticket: Ticket) -> int | None:
 
 
 def _open(ticket: Ticket, pid: int, number: int) -> int | None:
-    """Opens a descriptor of another process, if it is one of the ticket's file: opening any other may block."""
+    """Opens a descriptor of another process, if it is one of the ticket's file: opening any other may block.
+
+    Not that of one who only looks at the queue: what is open for reading does not keep it.
+    """
+    path = f"/proc/{pid}/fd/{number}"
     if file_at(pid, number) == (ticket.device, ticket.inode):
         with contextlib.suppress(OSError):
-            return os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
+            if os.lstat(path).st_mode & stat.S_IWUSR:
+                return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     return None
 
 
