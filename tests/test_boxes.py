@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import queue
 import signal
 import sys
@@ -197,6 +198,87 @@ def test_second_exception_anywhere_does_not_lose_the_item(take, size, on_death):
         step += 1
     assert step > 5
     q.join(0)
+
+
+@pytest.fixture
+def interrupted():
+    """A function that runs another one, with exceptions where the interpreter would run signal handlers.
+
+    It is told how many such moments are to pass before each exception; returns the result, and how many have come.
+    """
+    monitoring, tool, folder = sys.monitoring, sys.monitoring.PROFILER_ID, os.path.dirname(joinq.__file__)
+    start, end, jump = monitoring.events.PY_START, monitoring.events.C_RETURN, monitoring.events.JUMP
+    main, pauses = threading.get_ident(), []
+
+    def moment(code, *_):
+        ours = code.co_filename.startswith((folder, "<string>")) or code.co_name == "__setstate__"
+        if pauses and ours and threading.get_ident() == main:
+            pauses[0] -= 1
+            if pauses[0] < 0:
+                pauses.pop(0)
+                raise InterruptedError
+
+    def run(function, *before):
+        pauses[:] = before
+        result = None
+        monitoring.set_events(tool, start | monitoring.events.CALL | jump)
+        try:
+            result = function()
+        except InterruptedError:
+            pass
+        came = len(before) - len(pauses)
+        pauses.clear()
+        monitoring.set_events(tool, 0)
+        return result, came
+
+    monitoring.use_tool_id(tool, "interrupted")
+    monitoring.register_callback(tool, start, moment)
+    monitoring.register_callback(tool, end, moment)
+    monitoring.register_callback(tool, jump, lambda code, at, to: moment(code) if to < at else None)
+    yield run
+    for event in (start, end, jump):
+        monitoring.register_callback(tool, event, None)
+    monitoring.free_tool_id(tool)
+
+
+class Item:
+    """Takes some calls to be unpickled."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        setattr(self, "number", state["number"])  # noqa: B010, a call
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs sys.monitoring")
+@pytest.mark.parametrize("on_death", ["raise", "redeliver"])
+@pytest.mark.parametrize("take", TAKERS)
+def test_two_exceptions_anywhere_lose_no_item(interrupted, take, on_death):
+    """Each item is either delivered or in the queue, and who has none has no task to report."""
+    q = joinq.JoinableQueue(on_death=on_death)
+    items = [Item(number) for number in range(3)]
+    first = second = 0
+    came = 2
+    while came:  # until it is over before the first
+        q.put_many(items)
+        got, came = interrupted(lambda: TAKERS[take](q), first, second)
+        gc.collect()
+        got = got or []
+        where = f"before them {first} and {second} moments"
+        assert q.qsize() == len(items) - len(got), where
+        got += [q.get() for _ in range(q.qsize())]
+        assert sorted(got, key=lambda item: item.number) == items, where
+        q.task_done(len(items))
+        with pytest.raises(ValueError, match="too many"):
+            q.task_done()
+        q.join(0)
+        first, second = (first, second + 1) if came == 2 else (first + 1, 0)
+    assert first > 5
 
 
 class Meddler:

@@ -194,13 +194,22 @@ static PyObject *loan_settle(Loan *loan, PyObject *taken)
     Py_RETURN_NONE;
 }
 
-/* loan.settle(True) of all in a list, without a moment between them. */
-static PyObject *all_settled(PyObject *module, PyObject *list)
+/* Lets the task in it count as taken, and its lease be the last one of the deque. */
+static int hand_over(Loan *loan, PyObject *leases)
 {
-    (void)module;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
-        settle((Loan *)PyList_GET_ITEM(list, i), 1);
-    Py_RETURN_NONE;
+    PyObject *lease = leases ? loan_lease(loan, NULL) : NULL;
+    PyObject *done = lease ? PyObject_CallMethod(leases, "append", "(O)", lease) : NULL;
+    if (done)
+        settle(loan, 1);
+    Py_XDECREF(lease);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+static int loan_taken(Loan *loan, PyObject *leases, void *unused)
+{
+    (void)unused;
+    return hand_over(loan, leases);
 }
 
 /* --- arrivals ----------------------------------------------------------------------------------------------- */
@@ -681,7 +690,7 @@ __attribute__((noinline)) static void give_back(jnq_queue *q, const char *batch,
     }
 }
 
-/* From here on the item goes back if the loan goes, whatever exceptions come in between, unless it is settled before. */
+/* From here on the item goes back if the loan goes, whatever exceptions come between, unless it is settled before. */
 static void owe(Loan *loan, Port *port)
 {
     Py_INCREF(port);
@@ -874,6 +883,16 @@ static PyObject *port_take(Port *port, PyObject *key)
     if (PyErr_Occurred() || deadline_of(PyTuple_GET_ITEM(key, 1), &deadline))
         return NULL;
     return take_many(port, most, deadline);
+}
+
+static int port_taken(Port *port, PyObject *pair, void *unused)
+{
+    PyObject *batch, *leases;
+    (void)port, (void)unused;
+    int rc = pair && PyArg_ParseTuple(pair, "O!O", &PyList_Type, &batch, &leases) ? 0 : -1;
+    for (Py_ssize_t i = 0; !rc && i < PyList_GET_SIZE(batch); i++)
+        rc = hand_over((Loan *)PyList_GET_ITEM(batch, i), leases);
+    return rc;
 }
 
 /* Unpickles what a loan holds, once more. */
@@ -1229,9 +1248,8 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
     loading.depth = 0; /* what is being unpickled is the parent's, and so are the calls */
     Py_CLEAR(loading.calls);
     for (Loan *loan = loans; loan; loan = loan->next) {
-        loan->is_blank = 0;      /* the run is the parent's to give, */
-        Py_CLEAR(loan->owed_to); /* and the item to give back */
-        Py_CLEAR(loan->before);
+        loan->is_blank = 0;                  /* the run is the parent's to give, */
+        loan->owed_to = loan->before = NULL; /* and the item to give back; here nothing may be let go of */
     }
     for (Loan *loan = loans; loan && !failed; loan = loan->next)
         failed = in_segment(loan) && !privatize(loan->box->queue);
@@ -1271,12 +1289,14 @@ static PyMethodDef port_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef port_attributes[] = {
+    {"taken", NULL, (setter)port_taken, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot port_slots[] = {
-    {Py_tp_new, port_new},
-    {Py_tp_dealloc, port_dealloc},
-    {Py_tp_methods, port_methods},
-    {Py_mp_subscript, port_take},
-    {0, NULL},
+    {Py_tp_new, port_new},           {Py_tp_dealloc, port_dealloc}, {Py_tp_methods, port_methods},
+    {Py_tp_getset, port_attributes}, {Py_mp_subscript, port_take},  {0, NULL},
 };
 
 static PyType_Spec port_spec = {"joinq._jnq.Port", sizeof(Port), 0, Py_TPFLAGS_DEFAULT, port_slots};
@@ -1288,6 +1308,7 @@ static PyMethodDef loan_methods[] = {
 
 static PyGetSetDef loan_attributes[] = {
     {"lease", (getter)loan_lease, NULL, "(lease, number), as jnq_finish() wants them", NULL},
+    {"taken", NULL, (setter)loan_taken, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -1306,7 +1327,6 @@ static PyType_Spec loan_spec = {"joinq._jnq.Loan", sizeof(Loan), 0, Py_TPFLAGS_D
 static PyMethodDef functions[] = {
     {"load", load_copy, METH_VARARGS, NULL},
     {"when_loaded", when_loaded, METH_O, NULL},
-    {"all_settled", all_settled, METH_O, NULL},
     {"before_fork", before_fork, METH_NOARGS, NULL},
     {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, NULL},
     {"after_fork_in_child", after_fork_in_child, METH_NOARGS, NULL},

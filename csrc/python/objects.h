@@ -20,7 +20,10 @@
  *                           reference is gone it goes back to the queue, with what was taken before it in a batch, but
  *                           for
  *     loan.settle(taken)    after which it counts as taken; or, if that is not True, is back
- *   all_settled(loans)      loan.settle(True) for all of a list
+ *     loan.taken = deque    the same for a task of JNQ_REDELIVER, whose loan.lease is appended to the deque. An
+ *                           assignment and not a call, as port[deadline] is a subscription
+ *     port.taken = loans, deque
+ *                           the same for all of a list
  *   Declined                raised by port[...]: args are the result of jnq.h, the Loan if one was taken, and the
  *                           exception of its unpickling
  *   when_loaded(call)       if this thread is unpickling: lets the call be made when all that it takes is there, and

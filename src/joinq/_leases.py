@@ -14,7 +14,7 @@ from joinq._payload import assemble, loads
 from joinq._transit import held_arrivals, say_arrived
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from joinq._jnq import CData, Loan, Port
     from joinq._transit import Ticket
@@ -33,13 +33,17 @@ class Leases(threading.local):
         self.mine: deque[Lease] = deque()
         self._under_way: dict[Lease, list[Ticket]] = {}
 
-    def load(self, port: Port, loan: Loan) -> Any:
-        """Unpickles a task. Queues in it stay under way until it is finished: it may have to be delivered again."""
+    def load(self, port: Port, loan: Loan, batch: Sequence[Loan]) -> Any:
+        """Unpickles a task that comes after those of the batch.
+
+        Queues in it stay under way until it is finished: it may have to be delivered again.
+        """
         lease = loan.lease
         with held_arrivals() as tickets:
             item = port.load(loan)
         if tickets:
-            self._under_way = {mine: self._under_way[mine] for mine in self.mine if mine in self._under_way}
+            held = {*self.mine, *(other.lease for other in batch)}
+            self._under_way = {mine: under_way for mine, under_way in self._under_way.items() if mine in held}
             self._under_way[lease] = tickets
         return item
 

@@ -21,7 +21,7 @@ from queue import Empty, Full
 from typing import TYPE_CHECKING, Any
 
 from joinq import _jnq
-from joinq._jnq import Declined, Loan, Port, all_settled, ffi, lib, load, when_loaded
+from joinq._jnq import Declined, Loan, Port, ffi, lib, load, when_loaded
 from joinq._payload import assemble, dumps, loads
 from joinq.exceptions import ShutDown
 
@@ -42,7 +42,6 @@ __all__ = [
     "Loan",
     "Port",
     "all_attached",
-    "all_settled",
     "attach",
     "attached",
     "create",

@@ -31,7 +31,6 @@ from joinq._native import (
     ON_DEATH,
     TIMEOUT,
     Declined,
-    all_settled,
     create,
     deadline_after,
     error,
@@ -95,24 +94,22 @@ def _settle(todo: list[_Taken], settled: CData) -> None:
         failed = not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
         if mine is None:
             loan.settle(failed)
-        else:
-            if not failed:
-                _end_lease(handle, loan.lease, mine)
-            elif loan.lease not in mine:
-                mine.append(loan.lease)  # it counts as taken
-            loan.settle(True)
+        elif not failed:
+            _end_lease(handle, loan, mine)
+        elif loan.lease not in mine:
+            loan.taken = mine
     if mine is not None:
         for loan in reversed(taken.batch):
-            _end_lease(handle, loan.lease, mine)
-            loan.settle(True)
+            _end_lease(handle, loan, mine)
     settled.taken = 0
 
 
-def _end_lease(handle: CData, lease: Lease, mine: deque[Lease]) -> None:
-    if lease in mine:
-        mine.remove(lease)
-    while lib.jnq_unlease(handle, *lease) == INTERRUPTED:
-        pass
+def _end_lease(handle: CData, loan: Loan, mine: deque[Lease]) -> None:
+    loan.settle(False)
+    if loan.lease in mine:  # it was settled before
+        mine.remove(loan.lease)
+        while lib.jnq_unlease(handle, *loan.lease) == INTERRUPTED:
+            pass
 
 
 def _fails_to_load(port: Port, loan: Loan) -> bool:
@@ -209,7 +206,7 @@ class _Shared:
     def _take_lease(self, deadline: int | None, batch: list[Loan] | None = None, otherwise: Any = _RAISE) -> Any:
         """get() with on_death="redeliver"; what to give `otherwise`, if there is no item and not an exception.
 
-        Of a batch, it leaves the loan to be settled.
+        Of a batch, it adds the loan to those that are to be settled.
         """
         leases: Leases = self._leases  # type: ignore[assignment]
         mine = leases.mine
@@ -223,10 +220,9 @@ class _Shared:
                 if otherwise is not _RAISE and outcome[2] is None:
                     return otherwise
                 loan = self._take_anyway(outcome, deadline)
-            item = leases.load(self._port, loan)
-            mine += (loan.lease,)
+            item = leases.load(self._port, loan, batch or ())
             if batch is None:
-                loan.settle(True)
+                loan.taken = mine
             else:
                 batch += (loan,)
             return item
@@ -246,14 +242,14 @@ class _Shared:
 
     def _take_leases(self, most: int, deadline: int | None) -> list[Any]:
         """get_many() with on_death="redeliver"."""
-        leases: Leases = self._leases  # type: ignore[assignment]
+        mine = self._leases.mine  # type: ignore[union-attr]
         items: list[Any] = []
         batch: list[Loan] = []
         try:
             self._fill(items, batch, most, deadline)
-            all_settled(batch)
+            self._port.taken = batch, mine
         except BaseException as exception:
-            _give_back(_Taken(self._handle, self._port, None, exception, mine=leases.mine, batch=batch))
+            _give_back(_Taken(self._handle, self._port, None, exception, mine=mine, batch=batch))
             raise
         return items
 
@@ -321,7 +317,8 @@ class _Shared:
 
 
 def _name(queue: _Shared) -> str:
-    return ffi.string(traits_of(queue._handle).name).decode("utf-8", "replace")
+    traits = traits_of(queue._handle)  # which the name is a part of
+    return ffi.string(traits.name).decode("utf-8", "replace")
 
 
 def latest() -> Queue | None:
