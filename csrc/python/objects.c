@@ -34,6 +34,7 @@ typedef struct loan {
     int made;                      /* of jnq_blank() */
     PyObject *owed_to;             /* the Port to whose queue the item goes back with this object; or NULL */
     PyObject *before;              /* and then what was taken before it in a batch; or NULL */
+    int counts;                    /* as taken, since it was settled */
     struct loan *next, **previous; /* all items */
 } Loan;
 
@@ -52,7 +53,7 @@ static Loan *new_loan(char *start, uint64_t bytes)
     loan->previous = NULL;
     loan->start = start;
     loan->bytes = (Py_ssize_t)bytes;
-    loan->is_private = loan->is_blank = loan->made = 0;
+    loan->is_private = loan->is_blank = loan->made = loan->counts = 0;
     loan->owed_to = loan->before = NULL;
     return loan;
 }
@@ -191,13 +192,16 @@ static PyObject *loan_lease(Loan *loan, void *unused)
 static PyObject *loan_settle(Loan *loan, PyObject *taken)
 {
     settle(loan, taken == Py_True);
-    Py_RETURN_NONE;
+    return PyBool_FromLong(loan->counts);
 }
 
-/* Lets the task in it count as taken, and its lease be the last one of the deque. */
+/* Lets the task in it count as taken, and its lease be the last one of the deque; unless it is settled, or another
+ * process's, from which this one was forked meanwhile. */
 static int hand_over(Loan *loan, PyObject *leases)
 {
-    PyObject *lease = leases ? loan_lease(loan, NULL) : NULL;
+    if (!loan->owed_to)
+        return 0;
+    PyObject *lease = loan_lease(loan, NULL);
     PyObject *done = lease ? PyObject_CallMethod(leases, "append", "(O)", lease) : NULL;
     if (done)
         settle(loan, 1);
@@ -209,7 +213,10 @@ static int hand_over(Loan *loan, PyObject *leases)
 static int loan_taken(Loan *loan, PyObject *leases, void *unused)
 {
     (void)unused;
-    return hand_over(loan, leases);
+    if (leases)
+        return hand_over(loan, leases);
+    PyErr_SetString(PyExc_AttributeError, "taken cannot be deleted");
+    return -1;
 }
 
 /* --- arrivals ----------------------------------------------------------------------------------------------- */
@@ -705,6 +712,7 @@ static void settle(Loan *loan, int taken)
     if (!port)
         return;
     loan->owed_to = loan->before = NULL;
+    loan->counts = taken;
     jnq_box *box = loan->box;
     jnq_queue *q = box->queue;
     int (*back)(jnq_queue *, jnq_box *) = loan->parts ? jnq_unget_copy : jnq_unget;
@@ -889,7 +897,11 @@ static int port_taken(Port *port, PyObject *pair, void *unused)
 {
     PyObject *batch, *leases;
     (void)port, (void)unused;
-    int rc = pair && PyArg_ParseTuple(pair, "O!O", &PyList_Type, &batch, &leases) ? 0 : -1;
+    if (!pair || !PyTuple_Check(pair)) {
+        PyErr_SetString(PyExc_TypeError, "taken must be (loans, deque)");
+        return -1;
+    }
+    int rc = PyArg_ParseTuple(pair, "O!O", &PyList_Type, &batch, &leases) ? 0 : -1;
     for (Py_ssize_t i = 0; !rc && i < PyList_GET_SIZE(batch); i++)
         rc = hand_over((Loan *)PyList_GET_ITEM(batch, i), leases);
     return rc;
@@ -1249,7 +1261,7 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
     Py_CLEAR(loading.calls);
     for (Loan *loan = loans; loan; loan = loan->next) {
         loan->is_blank = 0;                  /* the run is the parent's to give, */
-        loan->owed_to = loan->before = NULL; /* and the item to give back; here nothing may be let go of */
+        loan->owed_to = loan->before = NULL; /* and the item to give back; nothing is let go of here */
     }
     for (Loan *loan = loans; loan && !failed; loan = loan->next)
         failed = in_segment(loan) && !privatize(loan->box->queue);

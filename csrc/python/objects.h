@@ -19,7 +19,8 @@
  *   Loan                    an item that was taken and not unpickled; a buffer with its payload. When the last
  *                           reference is gone it goes back to the queue, with what was taken before it in a batch, but
  *                           for
- *     loan.settle(taken)    after which it counts as taken; or, if that is not True, is back
+ *     loan.settle(taken)    after which it counts as taken; or, if that is not True, is back. Only the first one does
+ *                           anything; each returns whether it counts as taken
  *     loan.taken = deque    the same for a task of JNQ_REDELIVER, whose loan.lease is appended to the deque. An
  *                           assignment and not a call, as port[deadline] is a subscription
  *     port.taken = loans, deque

@@ -43,7 +43,7 @@ class Leases(threading.local):
             item = port.load(loan)
         if tickets:
             held = {*self.mine, *(other.lease for other in batch)}
-            self._under_way = {mine: under_way for mine, under_way in self._under_way.items() if mine in held}
+            self._under_way = {mine: under_way for mine, under_way in list(self._under_way.items()) if mine in held}
             self._under_way[lease] = tickets
         return item
 

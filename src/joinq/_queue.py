@@ -88,26 +88,29 @@ def _settle(todo: list[_Taken], settled: CData) -> None:
         taken = todo.pop()
     except IndexError:
         return
-    handle, loan, mine = taken.handle, taken.loan, taken.mine
-    if loan is not None:
-        back = (KeyboardInterrupt, MemoryError)  # another process may have memory
-        failed = not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
-        if mine is None:
-            loan.settle(failed)
-        elif not failed:
-            _end_lease(handle, loan, mine)
-        elif loan.lease not in mine:
-            loan.taken = mine
-    if mine is not None:
-        for loan in reversed(taken.batch):
-            _end_lease(handle, loan, mine)
-    settled.taken = 0
+    try:
+        handle, loan, mine = taken.handle, taken.loan, taken.mine
+        if loan is not None:
+            back = (KeyboardInterrupt, MemoryError)  # another process may have memory
+            failed = not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
+            if mine is None:
+                loan.settle(failed)
+            elif failed:
+                loan.taken = mine
+            else:
+                _end_lease(handle, loan, mine)
+        if mine is not None:
+            for loan in reversed(taken.batch):
+                _end_lease(handle, loan, mine)
+    finally:
+        settled.taken = 0
 
 
 def _end_lease(handle: CData, loan: Loan, mine: deque[Lease]) -> None:
-    loan.settle(False)
-    if loan.lease in mine:  # it was settled before
-        mine.remove(loan.lease)
+    # If it was owed, it may be somebody's again by now, under the same name.
+    if loan.settle(False) and loan.lease in mine:
+        with contextlib.suppress(ValueError):  # a handler has just reported it done
+            mine.remove(loan.lease)
         while lib.jnq_unlease(handle, *loan.lease) == INTERRUPTED:
             pass
 
@@ -131,7 +134,7 @@ def _give_back(taken: _Taken) -> None:
     settled.taken = 1
     try:
         start_new_thread(_settle, (todo, settled))
-    except RuntimeError:  # there cannot be another thread
+    except (RuntimeError, MemoryError):  # there cannot be another thread
         _settle(todo, settled)
     except BaseException:
         pass  # another signal: the first exception will do
