@@ -28,6 +28,7 @@ __all__ = [
     "file_of",
     "has_writer",
     "holders",
+    "is_writable",
     "lost",
     "our_children",
 ]
@@ -220,11 +221,12 @@ def has_writer(handle: CData) -> bool:
     known = {holder.pid for holder in holders(handle)}
     file = file_of(lib.jnq_fileno(handle))
     return file is None or any(
-        pid not in known and file_at(pid, fd) == file and _is_writable(pid, fd) for pid, fd in everywhere()
+        pid not in known and file_at(pid, fd) == file and is_writable(pid, fd) for pid, fd in everywhere()
     )
 
 
-def _is_writable(pid: int, fd: int) -> bool:
+def is_writable(pid: int, fd: int) -> bool:
+    """Whether a process has it open for writing; who only looks at a queue has not, and does not keep it."""
     try:
         return bool(os.lstat(f"/proc/{pid}/fd/{fd}").st_mode & stat.S_IWUSR)
     except OSError:

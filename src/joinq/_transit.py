@@ -16,7 +16,6 @@ import functools
 import os
 import select
 import socket
-import stat
 import sys
 import threading
 import weakref
@@ -24,7 +23,7 @@ from multiprocessing import context, process, reduction, spawn, util
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from joinq import _keeper
-from joinq._holders import everywhere, file_at, file_of, our_children
+from joinq._holders import everywhere, file_at, file_of, is_writable, our_children
 from joinq._keeper import ARRIVED, GIVE, HERE, KEEP, MESSAGE, NOT_HERE, WATCH, peer_uid
 from joinq._native import attach, attached, lib, when_loaded
 
@@ -170,15 +169,10 @@ def _search(ticket: Ticket) -> int | None:
 
 
 def _open(ticket: Ticket, pid: int, number: int) -> int | None:
-    """Opens a descriptor of another process, if it is one of the ticket's file: opening any other may block.
-
-    Not that of one who only looks at the queue: what is open for reading does not keep it.
-    """
-    path = f"/proc/{pid}/fd/{number}"
-    if file_at(pid, number) == (ticket.device, ticket.inode):
+    """Opens a descriptor of another process, if it is one of the ticket's file: opening any other may block."""
+    if file_at(pid, number) == (ticket.device, ticket.inode) and is_writable(pid, number):
         with contextlib.suppress(OSError):
-            if os.lstat(path).st_mode & stat.S_IWUSR:
-                return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            return os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
     return None
 
 
