@@ -108,10 +108,10 @@ bool heap_is_kept(struct jnq_queue *q);
 void heap_cool(struct jnq_queue *q);
 
 /* For who is about to put so many bytes. If readers are draining the queue, waits a moment for what they free where
- * nothing is warm, because backing fresh memory takes so long that they may be faster; or where a little
- * more is in use than the caches hold, because the reader of what has left them would fall behind even more. Waits as
- * long as backing would take, so that growing takes at most twice as long; the next time not, if that was in vain.
- * Requires that no lock is held. */
+ * nothing is warm, because backing fresh memory takes so long that they may be faster; or where a little more is in use
+ * than the caches hold, because the reader of what has left them would fall behind even more. Waits as long as backing
+ * would take, so that growing takes at most twice as long; the next time not, if that was in vain. Requires that no
+ * lock is held. */
 void heap_await(struct jnq_queue *q, uint64_t bytes);
 
 /* The bytes of the used run that begins at `unit`, or 0 if none does. */

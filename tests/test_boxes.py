@@ -201,6 +201,30 @@ def test_second_exception_anywhere_does_not_lose_the_item(take, size, on_death):
     q.join(0)
 
 
+def test_task_given_back_may_be_taken_by_a_handler(monkeypatch):
+    """Under the name that it had: what settles the first taking leaves the second one alone."""
+    q = joinq.JoinableQueue(on_death="redeliver")
+    q.put(Late("x"))
+    Late.loads = 0
+    started = _queue.start_new_thread
+    taken = []
+
+    def take_at_once(function, args):
+        (first,) = args[0]
+        assert not first.loan.settle(False)  # as the thread does, and
+        taken.append(q.get(timeout=60))  # before it goes on
+        assert q._leases.mine[0] == first.loan.lease
+        return started(function, args)
+
+    monkeypatch.setattr(_queue, "start_new_thread", take_at_once)
+    with pytest.raises(TimeoutError):
+        q.get()
+    assert taken[0].load == "x"
+    assert q.empty()
+    q.task_done()
+    q.join(0)
+
+
 @pytest.fixture
 def interrupted():
     """A function that runs another one, with exceptions where the interpreter would run signal handlers.
@@ -240,33 +264,6 @@ def interrupted():
     for event in (start, end, jump):
         monitoring.register_callback(tool, event, None)
     monitoring.free_tool_id(tool)
-
-
-def test_task_given_back_may_be_taken_by_a_handler():
-    """Under the name that it had: what settles the first taking leaves the second one alone."""
-    q = joinq.JoinableQueue(on_death="redeliver")
-    q.put(Late("x"))
-    Late.loads = 0
-    started = _queue.start_new_thread
-    taken = []
-
-    def take_at_once(function, args):
-        (first,) = args[0]
-        assert not first.loan.settle(False)  # as the thread does, and
-        taken.append(q.get(timeout=60))  # before it goes on
-        assert q._leases.mine[0] == first.loan.lease
-        return started(function, args)
-
-    _queue.start_new_thread = take_at_once
-    try:
-        with pytest.raises(TimeoutError):
-            q.get()
-    finally:
-        _queue.start_new_thread = started
-    assert taken[0].load == "x"
-    assert q.empty()
-    q.task_done()
-    q.join(0)
 
 
 class Item:

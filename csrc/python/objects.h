@@ -29,7 +29,10 @@
  *                           exception of its unpickling
  *   when_loaded(call)       if this thread is unpickling: lets the call be made when all that it takes is there, and
  *                           not at all if it goes back to the queue; else returns False
- *   privatize()             in the child of a fork: see below
+ *   load(loads, assemble, form, payload)
+ *                           the object that a payload stands for, which was copied
+ *   before_fork(), after_fork_in_parent(), after_fork_in_child()
+ *                           see below
  *
  * State: the list of Loans, and what forks need; guarded by the GIL. What a thread is unpickling; the thread's.
  *
@@ -46,8 +49,8 @@
  * Fork: parent and child would share these buffers, and the parent free them. So the child gives each a private copy
  * at the same address, before anything else runs in it, and uses the queue through another mapping from then on
  * (jnq_move()). Meanwhile the parent waits, so that it neither frees nor changes them; what other threads let go
- * of before it waits is freed afterwards. Threads may fork at once. A child without memory for its
- * copies says so and ends: it would see what its parent changes and frees.
+ * of before it waits is freed afterwards. Threads may fork at once. A child without memory for its copies says so
+ * and ends: it would see what its parent changes and frees.
  *
  * Foreign writes: a parcel's numbers are compared with its length before they are used, and the lengths in a batch that
  * was copied with the batch's. */
