@@ -123,14 +123,15 @@ def test_rates_and_the_end(program):
     """From the second look on; when the process ends, so does it."""
     program.stats()
     with subprocess.Popen(command("--json", "--interval", "0.05", program.pid), stdout=subprocess.PIPE) as top:
-        looks = (json.loads(line)["queues"][1] for line in top.stdout)
-        assert next(looks)["rates"] is None
-        assert next(looks)["rates"] == {"puts": 0, "gets": 0, "task_dones": 0}
+        looks = ({queue["name"]: queue for queue in json.loads(line)["queues"]} for line in top.stdout)
+        tasks = (look["tasks"] for look in looks)
+        assert next(tasks)["rates"] is None
+        assert next(tasks)["rates"] == {"puts": 0, "gets": 0, "task_dones": 0}
         program.put(1000)
-        look = next(look for look in looks if look["rates"]["puts"])
+        look = next(look for look in tasks if look["rates"]["puts"])
         assert (look["stats"]["puts"], look["rates"]["gets"]) == (1040, 0)
         program.end()
-        list(looks)
+        assert all(look.keys() <= {"tasks", "results"} for look in looks)  # it lets go of them one after the other
         assert top.wait() == 0
 
 
