@@ -248,6 +248,7 @@ def test_end_of_the_stream_alone(any_queue):
     any_queue._reader.poll(LIMIT)
     any_queue._writer.close()
     assert any_queue.get() == "last"
+    assert any_queue._reader.poll(LIMIT) is True  # the stdlib's feeder may still be in write(), and has the pipe open
     assert any_queue._reader.poll() is True
     with pytest.raises(EOFError):
         any_queue.get()
