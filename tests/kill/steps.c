@@ -16,8 +16,9 @@
  * A kill point: the parent makes a queue and brings it into the state of the scenario; a child runs the operation under
  * ptrace up to instruction k and gets SIGKILL; the parent judges. The child of the first run is stepped from the
  * beginning to the end, which gives the path; the others run freely up to a breakpoint near k and are stepped
- * from there. A `rep` instruction counts as one. `name+reap` are pairs of deaths: the second victim reaps after the
- * first, up to a random instruction.
+ * from there. A `rep` instruction counts as one, and so does a call of a function of libc that writes only to memory
+ * of its caller's: formatting and reading numbers would be half of all instructions. `name+reap` are pairs of deaths:
+ * the second victim reaps after the first, up to a random instruction.
  *
  * The path is the same each time, waiting included, because time is: in the child clock_gettime() is ours, and only
  * goes on when it is asked. It is so far back that no sleep lasts. What still differs (the length of numbers in
@@ -192,6 +193,28 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 
 /* Of an operation that waits: after it spun, it sleeps once or twice. */
 static int64_t soon(void) { return sleeping_long ? JNQ_FOREVER : event_now() + 6 * TICK_NS; }
+
+/* --- CPUs -------------------------------------------------------------------------------------------------- */
+
+/* All run on one CPU, if that is allowed: it takes several times longer to wake who waits for a step on another one. */
+static void use_one_cpu(void)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET((unsigned)sched_getcpu(), &one);
+    if (sched_setaffinity(0, sizeof one, &one))
+        perror("sched_setaffinity");
+}
+
+/* But who waits is to believe that there is another, and to spin: then the path is the same on any machine. */
+int sched_getaffinity(pid_t pid, size_t bytes, cpu_set_t *set)
+{
+    (void)pid;
+    memset(set, 0, bytes);
+    CPU_SET(0, set);
+    CPU_SET(1, set);
+    return 0;
+}
 
 /* --- private memory ----------------------------------------------------------------------------------------- */
 
@@ -1322,9 +1345,20 @@ static enum travel run_to(pid_t pid, uint64_t pc)
     return ARRIVED;
 }
 
+/* Whether it is the first instruction of a function that counts as one: see above. */
+static bool is_function(uint64_t pc)
+{
+    return pc == (uintptr_t)snprintf || pc == (uintptr_t)strtoull || pc == (uintptr_t)strtoul;
+}
+
 /* One instruction on. False if the victim crashed. */
 static bool step(pid_t pid, uint64_t *pc)
 {
+    if (is_function(*pc)) {
+        uint64_t stack = (uint64_t)ptrace(PTRACE_PEEKUSER, pid, (void *)offsetof(struct user, regs.rsp), NULL);
+        *pc = (uint64_t)ptrace(PTRACE_PEEKDATA, pid, (void *)stack, NULL); /* where it returns to */
+        return run_to(pid, *pc) == ARRIVED;
+    }
     const unsigned char *text = (const unsigned char *)*pc;
     uint64_t before = *pc;
     if (!resume(pid, PTRACE_SINGLESTEP))
@@ -2841,6 +2875,7 @@ int main(int argc, char **argv)
         return SKIPPED;
     }
     signal(SIGALRM, hangs);
+    use_one_cpu();
     size_t bytes;
     CHECK(!syscall(SYS_get_robust_list, 0, &remains.robust_list, &bytes));
     for (uint64_t name = 0; name < NAMES; name++)
