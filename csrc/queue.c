@@ -811,17 +811,15 @@ int jnq_unlease(jnq_queue *q, uint64_t lease, uint64_t number)
 {
     if (!procs_entered(q))
         return JNQ_OK;
-    jnq_box *box = calloc(1, sizeof *box);
-    if (!box)
-        return JNQ_NO_MEMORY;
-    box->taken = 1;
-    box->queue = q;
-    box->fork = load_relaxed(&q->fork);
-    box->lease = lease;
-    box->number = number;
-    int rc = jnq_unget(q, box);
-    free(box);
-    return rc;
+    jnq_box box; /* without a payload: it is in the lease */
+    box.taken = 1;
+    box.queue = q;
+    box.fork = load_relaxed(&q->fork);
+    box.kind = JNQ_INLINE;
+    box.unit = 0;
+    box.lease = lease;
+    box.number = number;
+    return jnq_unget(q, &box);
 }
 
 /* --- tasks ----------------------------------------------------------------------------------------------- */

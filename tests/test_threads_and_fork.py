@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 
@@ -175,3 +176,52 @@ print("end")
 """
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+class Forked(BaseException):
+    """Ends what the child of a fork has inherited."""
+
+
+class Forking:
+    """Forks in the middle of a batch: when it is pickled, or unpickled; the child uses the queue, and raises."""
+
+    def __init__(self, q, moment):
+        self.q, self.moment = q, moment
+
+    def fork(self):
+        pid = os.fork()
+        if not pid:
+            self.q.put("the child's")
+            raise Forked
+        assert workers.wait_for(pid) == 0
+
+    def __reduce__(self):
+        if self.moment == "put_many":
+            self.fork()
+        return Forking.arrive, (self.q, self.moment)
+
+    @staticmethod
+    def arrive(q, moment):
+        if moment == "get_many":
+            Forking(q, moment).fork()
+        return "forking"
+
+
+@pytest.mark.parametrize("on_death", ["raise", "ignore", "redeliver"])
+@pytest.mark.parametrize("moment", ["put_many", "get_many"])
+def test_batch_is_the_parents_when_its_items_fork(moment, on_death):
+    """What an exception ends in the child was the parent's: the child neither puts nor gives back anything of it."""
+    parent, q = os.getpid(), joinq.JoinableQueue(on_death=on_death)
+    try:
+        q.put_many([1, 2, Forking(q, moment), 3])
+        taken = q.get_many(9)
+    finally:
+        if os.getpid() != parent:
+            gc.collect()
+            os._exit(0)
+    taken += [q.get() for _ in range(q.qsize())]
+    expected = [1, 2, "forking", 3]
+    assert taken == (["the child's", *expected] if moment == "put_many" else [*expected, "the child's"])
+    assert q.unfinished_tasks == 5
+    q.task_done(5)
+    q.join(0)

@@ -40,7 +40,8 @@ typedef struct loan {
 
 static PyTypeObject *loan_type;
 static Loan *loans;
-static size_t blanks; /* how many of them are of jnq_blank() */
+static size_t blanks;       /* how many of them are of jnq_blank() */
+static unsigned long forks; /* of this process's ancestors: what was under way before one is the parent's */
 
 static Loan *new_loan(char *start, uint64_t bytes)
 {
@@ -187,6 +188,12 @@ static PyObject *loan_lease(Loan *loan, void *unused)
     (void)unused;
     uint64_t lease = loan->box ? loan->box->lease : 0, number = loan->box ? loan->box->number : 0;
     return Py_BuildValue("KK", (unsigned long long)lease, (unsigned long long)number);
+}
+
+static PyObject *loan_owed(Loan *loan, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(loan->owed_to != NULL);
 }
 
 static PyObject *loan_settle(Loan *loan, PyObject *taken)
@@ -715,10 +722,10 @@ static void settle(Loan *loan, int taken)
     loan->counts = taken;
     jnq_box *box = loan->box;
     jnq_queue *q = box->queue;
-    int (*back)(jnq_queue *, jnq_box *) = loan->parts ? jnq_unget_copy : jnq_unget;
+    int (*back)(jnq_queue *, jnq_box *) = loan->parts && !box->lease ? jnq_unget_copy : jnq_unget;
     int rc = taken ? JNQ_OK : JNQ_INTERRUPTED;
     while (rc == JNQ_INTERRUPTED) {
-        rc = box->lease ? jnq_unlease(q, box->lease, box->number) : back(q, box);
+        rc = back(q, box);
         if (rc == JNQ_NO_MEMORY && back == jnq_unget_copy) { /* rather share it than lose it */
             back = jnq_unget;
             rc = JNQ_INTERRUPTED;
@@ -754,10 +761,11 @@ static void decline_box(Port *port, jnq_box *box, const char *before, uint64_t b
 static PyObject *take_one(Port *port, int64_t deadline)
 {
     jnq_box box;
+    unsigned long then = forks;
     int64_t rc = jnq_get(port->q, &box, deadline);
     if (rc >= 0) {
         PyObject *item = load(&port->by, NULL, box.form, box.payload, box.bytes);
-        if (!item)
+        if (!item && forks == then)
             decline_box(port, &box, NULL, 0);
         return item;
     }
@@ -775,7 +783,7 @@ static PyObject *take_one(Port *port, int64_t deadline)
         return (PyObject *)loan;
     }
     PyObject *item = load(&port->by, loan, loan->box->form, loan->start, (uint64_t)loan->bytes);
-    if (item) {
+    if (item || forks != then) {
         Py_DECREF(loan);
     } else {
         owe(loan, port);
@@ -818,6 +826,7 @@ static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
     const char *at = batch, *next = batch, *payload;
     jnq_packed header;
     uint64_t i = 0;
+    unsigned long then = forks;
     Py_ssize_t before = begin_loading();
     PyObject *list = PyList_New((Py_ssize_t)n);
     if (list)
@@ -835,7 +844,8 @@ static PyObject *load_batch(Port *port, const char *batch, uint64_t n)
         return list;
     }
     Py_CLEAR(list);
-    decline_rest(port, batch, at, i < n ? n - i : 1);
+    if (forks == then)
+        decline_rest(port, batch, at, i < n ? n - i : 1);
     return NULL;
 }
 
@@ -989,8 +999,18 @@ static PyObject *port_put(Port *port, PyObject *const *args, Py_ssize_t n)
 /* A batch that is being made, and how many of its items have been put. */
 struct batch {
     uint64_t bytes, items, put;
+    unsigned long forks;
     _Alignas(8) char packed[BATCH_BYTES];
 };
+
+/* After a call into Python: if that has forked, what is in the child's batch is the parent's. */
+static void disown(struct batch *batch)
+{
+    if (batch->forks == forks)
+        return;
+    batch->forks = forks;
+    batch->bytes = batch->items = 0;
+}
 
 static int flush(Port *port, struct batch *batch, int64_t deadline)
 {
@@ -1006,7 +1026,7 @@ static int flush(Port *port, struct batch *batch, int64_t deadline)
             const char *payload;
             rest = next_packed(rest, &header, &payload);
         }
-    } while (rc == JNQ_INTERRUPTED && !heed(port));
+    } while (rc == JNQ_INTERRUPTED && !heed(port) && batch->forks == forks);
     batch->bytes = batch->items = 0;
     return rc;
 }
@@ -1062,7 +1082,10 @@ static inline int add_plain(struct batch *batch, PyObject *obj)
 __attribute__((noinline)) static int add_any(Port *port, struct batch *batch, PyObject *obj, int64_t deadline)
 {
     struct load load;
-    int rc = pack(&load, port->q, obj, port->dumps) ? JNQ_INTERRUPTED : add(port, batch, &load, deadline);
+    int rc = pack(&load, port->q, obj, port->dumps) ? JNQ_INTERRUPTED : JNQ_OK;
+    disown(batch);
+    if (!rc)
+        rc = add(port, batch, &load, deadline);
     drop(&load);
     return rc;
 }
@@ -1092,6 +1115,7 @@ static int add_drawn(Port *port, struct batch *batch, PyObject *source, int ahea
     int rc = JNQ_OK;
     for (int i = 0; i < ROUND && !rc; i++) {
         PyObject *obj = PyIter_Next(source);
+        disown(batch);
         if (!(*more = obj != NULL))
             break;
         if (!add_plain(batch, obj))
@@ -1126,6 +1150,7 @@ static PyObject *port_put_many(Port *port, PyObject *const *args, Py_ssize_t n)
         return NULL;
     batch.bytes = batch.items = 0;
     batch.put = put;
+    batch.forks = forks;
     int more = 1, rc = PyList_CheckExact(args[0])
                            ? add_list(port, &batch, args[0], put, deadline, &more)
                            : add_drawn(port, &batch, args[0], args[3] == Py_True, deadline, &more);
@@ -1257,6 +1282,7 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused)
             close_end(other, 1);
     }
     gates = NULL;
+    forks++;
     loading.depth = 0; /* what is being unpickled is the parent's, and so are the calls */
     Py_CLEAR(loading.calls);
     for (Loan *loan = loans; loan; loan = loan->next) {
@@ -1320,6 +1346,7 @@ static PyMethodDef loan_methods[] = {
 
 static PyGetSetDef loan_attributes[] = {
     {"lease", (getter)loan_lease, NULL, "(lease, number), as jnq_finish() wants them", NULL},
+    {"owed", (getter)loan_owed, NULL, "whether it would go back: not settled, and not another process's", NULL},
     {"taken", NULL, (setter)loan_taken, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -21,12 +21,14 @@
  *                           for
  *     loan.settle(taken)    after which it counts as taken; or, if that is not True, is back. Only the first one does
  *                           anything; each returns whether it counts as taken
+ *     loan.owed             false if it would not: it is settled, or was taken before a fork
  *     loan.taken = deque    the same for a task of JNQ_REDELIVER, whose loan.lease is appended to the deque. An
  *                           assignment and not a call, as port[deadline] is a subscription
  *     port.taken = loans, deque
  *                           the same for all of a list
  *   Declined                raised by port[...]: args are the result of jnq.h, the Loan if one was taken, and the
- *                           exception of its unpickling
+ *                           exception of its unpickling; which is raised itself in the child of a fork that was made by
+ *                           that: there nothing was taken
  *   when_loaded(call)       if this thread is unpickling: lets the call be made when all that it takes is there, and
  *                           not at all if it goes back to the queue; else returns False
  *   load(loads, assemble, form, payload)

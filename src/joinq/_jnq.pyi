@@ -111,6 +111,7 @@ lib: _Lib
 
 class Loan:
     lease: tuple[int, int]
+    owed: bool  # read only
     taken: deque[tuple[int, int]]  # write only
 
     def settle(self, taken: bool, /) -> bool: ...
