@@ -140,17 +140,17 @@ def test_second_signal_does_not_lose_the_item(size):
 
 
 class Late:
-    """Cannot be unpickled the first time, as if a signal had come."""
+    """Cannot be unpickled the first time, or times, as if a signal had come."""
 
     loads = 0
 
-    def __init__(self, load):
-        self.load = load
+    def __init__(self, load, failures=1):
+        self.load, self.failures = load, failures
 
     def __setstate__(self, state):
         self.__dict__.update(state)
         Late.loads += 1
-        if Late.loads == 1:
+        if Late.loads <= self.failures:
             raise TimeoutError
 
 
@@ -222,6 +222,64 @@ def test_task_given_back_may_be_taken_by_a_handler(monkeypatch):
     assert taken[0].load == "x"
     assert q.empty()
     q.task_done()
+    q.join(0)
+
+
+@pytest.mark.parametrize("on_death", ["raise", "redeliver"])
+@pytest.mark.parametrize("starts", [True, False])
+def test_without_a_thread_to_try_it_the_item_goes_back(monkeypatch, starts, on_death):
+    """Also if the thread was started, and a signal handler's exception only looks as if it was not."""
+    q = joinq.JoinableQueue(on_death=on_death)
+    q.put(Late("x", failures=2))  # where signal handlers run, the second failure would be another one's
+    Late.loads, threads = 0, []
+
+    def fail(function, args):
+        if starts:
+            threads.append(threading.Thread(target=lambda: (tried.wait(60), function(*args))))
+            threads[0].start()
+        raise RuntimeError
+
+    tried = threading.Event()
+    monkeypatch.setattr(_queue, "start_new_thread", fail)
+    with pytest.raises(TimeoutError):
+        q.get()
+    tried.set()
+    for thread in threads:
+        thread.join(60)
+    assert (q.qsize(), Late.loads) == (1, 1)
+    Late.loads = 2
+    assert q.get().load == "x"
+    q.task_done()
+    q.join(0)
+
+
+class Companion:
+    """Takes another item while it is unpickled; the first time something raises then."""
+
+    loads = 0
+    queue = None
+
+    def __setstate__(self, state):
+        Companion.loads += 1
+        Companion.queue.get_nowait()
+        if Companion.loads == 1:
+            raise TimeoutError
+
+    def __getstate__(self):
+        return True
+
+
+def test_what_unpickling_takes_is_given_back_if_it_is_only_tried():
+    """The second unpickling takes the next task, in a thread that ends: somebody else has to be able to report it."""
+    q = Companion.queue = joinq.JoinableQueue(on_death="redeliver")
+    q.put_many([Companion(), "first", "second", "third"])
+    Companion.loads = 0
+    with pytest.raises(TimeoutError):
+        q.get()
+    assert q.stats().in_flight == 1  # the caller's own nested one
+    taken = [q.get_nowait() for _ in range(q.qsize() - 1)]
+    assert len(taken) == 2
+    q.task_done(4)
     q.join(0)
 
 

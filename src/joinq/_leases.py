@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from joinq._jnq import CData, Loan, Port
     from joinq._transit import Ticket
 
-__all__ = ["DeadLetter", "Lease", "Leases", "dead_letters", "leases_of"]
+__all__ = ["DeadLetter", "Lease", "Leases", "dead_letters", "give_back_lease", "give_back_leases", "leases_of"]
 
 
 Lease = tuple[int, int]
@@ -97,6 +97,19 @@ def leases_of(handle: CData) -> Leases | None:
     if lib.jnq_on_death(handle) != ON_DEATH["redeliver"]:
         return None
     return _leases.setdefault(handle, Leases())
+
+
+def give_back_lease(handle: CData, lease: Lease) -> None:
+    """Puts a task in hand back in front of its queue, unless it is finished."""
+    while lib.jnq_unlease(handle, *lease) == INTERRUPTED:
+        pass
+
+
+def give_back_leases() -> None:
+    """Puts all that the calling thread has in hand back, whatever the queue."""
+    for handle, leases in list(_leases.items()):
+        while leases.mine:
+            give_back_lease(handle, leases.mine.pop())
 
 
 def _forget() -> None:

@@ -20,7 +20,7 @@ from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from joinq._holders import Holder, death, has_writer, holders, lost, tasks
-from joinq._leases import DeadLetter, Lease, Leases, dead_letters, leases_of
+from joinq._leases import DeadLetter, Lease, Leases, dead_letters, give_back_lease, give_back_leases, leases_of
 from joinq._log import tell
 from joinq._names import checked
 from joinq._native import (
@@ -78,11 +78,12 @@ class _Taken(NamedTuple):
     batch: Sequence[Loan] = ()  # and what it had taken before in the same call
 
 
-def _settle(todo: list[_Taken], settled: CData) -> None:
+def _settle(todo: list[_Taken], settled: CData, apart: bool = True) -> None:
     """Gives back what a get() had taken, but not an item that cannot be unpickled.
 
-    Nothing about an exception tells whether it is a signal handler's or that of an item: unpickling once more does.
-    Runs in a thread of its own, because signal handlers do not.
+    Nothing about an exception tells whether it is a signal handler's or that of an item: unpickling once more does,
+    apart from signal handlers, in a thread of its own. Without one the item goes back in any case: rather it comes
+    again than it is lost.
     """
     try:
         taken = todo.pop()
@@ -90,9 +91,9 @@ def _settle(todo: list[_Taken], settled: CData) -> None:
         return
     try:
         handle, loan, mine = taken.handle, taken.loan, taken.mine
-        if loan is not None:
+        if loan is not None and loan.owed:
             back = (KeyboardInterrupt, MemoryError)  # another process may have memory
-            failed = not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
+            failed = apart and not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
             if mine is None:
                 loan.settle(failed)
             elif failed:
@@ -111,8 +112,7 @@ def _end_lease(handle: CData, loan: Loan, mine: deque[Lease]) -> None:
     if loan.settle(False) and loan.lease in mine:
         with contextlib.suppress(ValueError):  # a handler has just reported it done
             mine.remove(loan.lease)
-        while lib.jnq_unlease(handle, *loan.lease) == INTERRUPTED:
-            pass
+        give_back_lease(handle, loan.lease)
 
 
 def _fails_to_load(port: Port, loan: Loan) -> bool:
@@ -121,6 +121,8 @@ def _fails_to_load(port: Port, loan: Loan) -> bool:
             port.load(loan)
     except BaseException:
         return True
+    finally:
+        give_back_leases()  # what unpickling itself has taken: it is nobody's when this thread ends
     return False
 
 
@@ -134,8 +136,9 @@ def _give_back(taken: _Taken) -> None:
     settled.taken = 1
     try:
         start_new_thread(_settle, (todo, settled))
-    except (RuntimeError, MemoryError):  # there cannot be another thread
-        _settle(todo, settled)
+    except (RuntimeError, MemoryError):  # there cannot be another thread; or it is a signal handler's, and there is one
+        with contextlib.suppress(BaseException):
+            _settle(todo, settled, False)
     except BaseException:
         pass  # another signal: the first exception will do
     try:
