@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import gc
@@ -336,3 +337,84 @@ def test_other_progress(progress):
     q = joinq.JoinableQueue()
     with pytest.raises(TypeError, match=r"progress must be tqdm, a bar of it, or a rich\.progress\.Progress, not"):
         q.tasks(progress=progress)
+
+
+# q.task() ---------------------------------------------------------------------------------------
+
+
+class Signalling:
+    """Its arrival is the last moment before signal handlers run again."""
+
+    def __reduce__(self):
+        return _thread.interrupt_main, (signal.SIGUSR2,)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="handlers run between any two bytecodes")
+def test_signal_between_a_task_and_its_block(make):
+    """A task that the block was not given is not reported done."""
+    q = make(0, shutdown=False)
+    q.put(Signalling())
+    begun = False
+
+    def interrupt(signum, frame):
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGUSR2, interrupt)
+    try:
+        with pytest.raises(InterruptedError), q.task():
+            begun = True
+            len("")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (q.qsize(), q.unfinished_tasks) == ((0, 0) if begun else (1, 1))
+
+
+def test_child_of_a_fork_in_the_block(make):
+    """It inherits the block, but not the task."""
+    q = make(2)
+    parent, status = os.getpid(), 1
+    try:
+        with q.task() as task:
+            pid = os.fork()
+            if pid:
+                assert os.waitpid(pid, 0)[1] == 0
+                assert q.unfinished_tasks == 2
+        status = 0
+    finally:
+        if os.getpid() != parent:
+            os._exit(status)
+    assert (task, q.unfinished_tasks) == (0, 1)
+
+
+class Forking:
+    """Forks when it is unpickled; what arrives is the child's pid, or 0 in the child."""
+
+    def __reduce__(self):
+        return os.fork, ()
+
+
+def take_in_a_loop(q):
+    return next(task for task in q.tasks())
+
+
+def take_in_a_block(q):
+    with q.task() as task:
+        pass
+    return task
+
+
+@pytest.mark.parametrize("take", [take_in_a_loop, take_in_a_block])
+def test_child_of_a_fork_while_the_task_is_unpickled(make, take):
+    """It is given the task, too, but that is the parent's to report."""
+    q = make(0, shutdown=False)
+    q.put(Forking())
+    q.put("next")
+    parent, status = os.getpid(), 1
+    try:
+        pid = take(q)
+        status = int(pid != 0)
+    finally:
+        if os.getpid() != parent:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (q.qsize(), q.unfinished_tasks) == (1, 1)

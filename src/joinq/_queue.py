@@ -43,14 +43,15 @@ from joinq._observe import view_of
 from joinq._payload import dumps
 from joinq._private import JoinablePrivates, Made, Privates, QueuePrivates
 from joinq._stats import Stats, stats_of, traits_of
-from joinq._tasks import each, shown_by
+from joinq._tasks import Task, each, shown_by
 from joinq._transit import held_arrivals, pack, unpack
 from joinq._why import explain
 from joinq.exceptions import DeadLetterWarning, JoinTimeout, LostTasks
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from joinq._jnq import CData, Key, Loan, Port
 
@@ -743,22 +744,15 @@ class JoinableQueue(JoinablePrivates, Queue, queues.JoinableQueue):  # type: ign
         if rc:
             raise error(rc)
 
-    @contextlib.contextmanager
-    def task(self, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
+    def task(self, block: bool = True, timeout: float | None = None) -> AbstractContextManager[Any]:
         """Takes the oldest item, and reports this task done at the end of the `with` block, also if that raises.
+
+        In the child of a fork made by the block, the task is the parent's.
 
         Raises:
             Exception: as get() does; ValueError at the end if the block has itself reported the task done.
         """
-        item = self.get(block, timeout)
-        lease = self._leases.mine[-1] if self._leases else None
-        try:
-            yield item
-        finally:
-            if self._leases and lease:
-                self._leases.finish(self._handle, lease)
-            else:
-                self.task_done()
+        return Task(self, block, timeout)
 
     def tasks(self, progress: Any = None) -> Generator[Any, None, None]:
         """Iterates over tasks, as get() takes them, until shutdown(), and reports each done when it is worked on.

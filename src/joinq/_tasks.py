@@ -1,4 +1,4 @@
-"""q.tasks(): a loop over tasks that reports them done, and what shows its progress."""
+"""q.task() and q.tasks(): a block, and a loop over tasks, that report them done; and what shows the progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from joinq._queue import JoinableQueue
 
-__all__ = ["each", "shown_by"]
+__all__ = ["Task", "each", "shown_by"]
 
 
 class Shown(Protocol):
@@ -89,20 +89,44 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
+class Task:
+    """What q.task() returns."""
+
+    def __init__(self, queue: JoinableQueue, block: bool, timeout: float | None) -> None:
+        self._queue, self._block, self._timeout = queue, block, timeout
+
+    def __enter__(self) -> Any:
+        self._forks = _forks[0]
+        item = self._queue.get(self._block, self._timeout)
+        # From here to the block nothing is called: signal handlers run in calls, and what they raise would lose it.
+        leases = self._queue._leases
+        self._lease = leases.mine[-1] if leases and leases.mine else None
+        return item
+
+    def __exit__(self, *_: object) -> None:
+        if _forks[0] != self._forks:
+            return  # the child of a fork has inherited the block: the task is its parent's
+        if self._lease:
+            self._queue._leases.finish(self._queue._handle, self._lease)  # type: ignore[union-attr]
+        else:
+            self._queue.task_done()
+
+
 def each(queue: JoinableQueue, task_done: object, show: Callable[[], Shown]) -> Generator[Any, None, None]:
     """The iterator that q.tasks() returns; `task_done` is JoinableQueue's, which subclasses may replace."""
     shown, complete, item = show(), False, None
     own = type(queue).task_done is not task_done
     try:
         while True:
+            forks = _forks[0]
             try:
                 item = queue.get()
             except ShutDown:
                 complete = True
                 return
             # From here to the yield nothing is called, and after it the core first: signal handlers run in calls.
-            leases, forks = queue._leases, _forks[0]
-            lease = leases.mine[-1] if leases else None
+            leases = queue._leases
+            lease = leases.mine[-1] if leases and leases.mine else None
             try:
                 yield item
             finally:
