@@ -4,10 +4,13 @@ aget(), aput() and ajoin(): what they return and raise, who is served when, and 
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import concurrent.futures
+import gc
 import multiprocessing
 import signal
+import sys
 import threading
 
 import payloads
@@ -103,10 +106,11 @@ def test_aget_waits_while_others_run(run, queue):
 def test_aget_waits_for_another_process(run, queue, launch):
     """An item that another process puts arrives, and no thread of Python was needed."""
     child = launch(workers.puppet, queue)
+    threads = threading.active_count()
 
     async def main():
         (getter,) = await blocked(queue.aget())
-        assert threading.active_count() == 1
+        assert threading.active_count() == threads
         child.begin("put", "news")
         assert await getter == "news"
         child.outcome()
@@ -432,6 +436,7 @@ def test_nothing_stays_registered(queue):
     async def main():
         loop = asyncio.get_running_loop()
         queue.fileno()
+        gc.collect()  # other tests' queues
         before, descriptors = watched(loop), probes.descriptors()
         for number in range(100):
             getters = await blocked(queue.aget(), queue.aget())
@@ -536,6 +541,49 @@ def test_producers_and_consumers_in_processes(run, launch):
 
     assert sorted(run(main())) == sorted(n * n for n in range(200))
     assert sum(child.result() for child in children) == 200
+
+
+class Signalling:
+    """Its arrival is the last moment before signal handlers run again."""
+
+    def __reduce__(self):
+        return _thread.interrupt_main, (signal.SIGUSR2,)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="handlers run between any two bytecodes")
+def test_signal_with_an_item_at_hand(queue):
+    """What a handler raises after aget() has taken an item is raised when the caller has it."""
+    got = []
+
+    def interrupt(signum, frame):
+        raise InterruptedError
+
+    async def main():
+        asyncio.get_running_loop().call_later(0.01, queue.put, Signalling())
+        got.append(await queue.aget())
+
+    before = signal.signal(signal.SIGUSR2, interrupt)
+    try:
+        with pytest.raises(InterruptedError):
+            asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert got == [None]
+    assert queue.empty()
+
+
+def test_one_after_the_other(run, queue):
+    """A coroutine that has waited goes on without waiting for the loop as long as there are items."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.01, lambda: [queue.put(number) for number in range(3)])
+        got, steps = [await queue.aget()], []
+        loop.call_soon(steps.append, "of the loop")
+        got += [await queue.aget(), await queue.aget()]
+        return got, [*steps]
+
+    assert run(main()) == ([0, 1, 2], [])
 
 
 def test_interrupt(queue):

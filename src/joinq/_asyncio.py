@@ -17,7 +17,15 @@ __all__ = ["until"]
 
 LOOK_AGAIN = 1.0  # seconds until what no descriptor tells is noticed: that all writers are gone, that tasks are lost
 
-_Place = list["asyncio.Future[None]"]
+_Lines = dict[tuple[asyncio.AbstractEventLoop, int], "_Line"]
+
+
+class _Place:
+    """Where a coroutine stands."""
+
+    def __init__(self, turn: asyncio.Future[None]) -> None:
+        self.turn = turn
+        self.leaving: asyncio.Handle | None = None
 
 
 class _Line:
@@ -28,7 +36,8 @@ class _Line:
     of the queue's, because a loop knows one callback for each, and that one is the program's.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, handle: CData, what: int) -> None:
+    def __init__(self, lines: _Lines, loop: asyncio.AbstractEventLoop, handle: CData, what: int) -> None:
+        self._lines = lines  # of the queue: it is one of them as long as somebody stands in it
         self._loop = loop
         self._handle = handle
         self._what = what
@@ -37,22 +46,36 @@ class _Line:
         self._timer: asyncio.TimerHandle | None = None
         self._pid = os.getpid()
 
-    def __bool__(self) -> bool:
-        return bool(self._places)
-
     def enter(self) -> _Place:
         """A place at the end of the line."""
-        place = [self._loop.create_future()]
+        place = _Place(self._loop.create_future())
         self._places.append(place)
         return place
 
     async def turn(self, place: _Place) -> None:
         """Waits until this place is the first, and the state may have changed since its last turn."""
-        if place[0].done():
-            place[0] = self._loop.create_future()
+        if place.turn.done():
+            place.turn = self._loop.create_future()
         if self._places[0] is place:
             self._watch()
-        await place[0]
+        await place.turn
+
+    def leave_soon(self, place: _Place) -> None:
+        """Has the loop leave for the coroutine, once that waits again or has ended; stay() undoes it."""
+        place.leaving = self._loop.call_soon(self.leave, place)
+
+    def stay(self, place: _Place) -> None:
+        if place.leaving is not None:
+            place.leaving.cancel()
+            place.leaving = None
+
+    def is_left(self) -> bool:
+        """Whether nobody stands here any more; whoever was about to leave has."""
+        first = self._places[0]
+        if first.leaving is not None:
+            self.stay(first)
+            self.leave(first)
+        return not self._places
 
     def leave(self, place: _Place) -> None:
         """Lets the next one try."""
@@ -63,6 +86,8 @@ class _Line:
         self._places.popleft()
         if self._places:
             self._call_first()
+        else:
+            del self._lines[self._loop, self._what]
 
     def _watch(self) -> None:
         self._fd = os.dup(pollable(self._handle, self._what))
@@ -90,7 +115,7 @@ class _Line:
         self._call_first()
 
     def _call_first(self) -> None:
-        future = self._places[0][0]
+        future = self._places[0].turn
         if not future.done() and not self._loop.is_closed():
             future.set_result(None)
 
@@ -98,25 +123,27 @@ class _Line:
 async def until(queue: _Shared, what: int, call: Callable[[], Any], not_yet: type[Exception]) -> Any:
     """Gives the result of call(), which is made again whenever it may succeed as long as it raises not_yet.
 
-    Nothing is awaited after a call that succeeded, so that a cancellation cannot lose what it took.
+    Nothing is awaited after a call that succeeded, so that a cancellation cannot lose what it took; and nothing is
+    called, so that neither can a signal handler's exception.
     """
     loop = asyncio.get_running_loop()
-    lines: dict[Any, _Line] = queue._lines
+    lines: _Lines = queue._lines
     line = lines.get((loop, what))
-    if line is None:
+    if line is None or line.is_left():
         try:
             return call()
         except not_yet:
-            line = lines[loop, what] = _Line(loop, queue._handle, what)
+            line = lines[loop, what] = _Line(lines, loop, queue._handle, what)
     place = line.enter()
     try:
         while True:
             await line.turn(place)
+            line.leave_soon(place)
             try:
                 return call()
             except not_yet:
-                pass
-    finally:
+                line.stay(place)
+    except BaseException:
+        line.stay(place)
         line.leave(place)
-        if not line:
-            del lines[loop, what]
+        raise
