@@ -561,6 +561,8 @@ def test_signal_with_an_item_at_hand(queue):
     async def main():
         asyncio.get_running_loop().call_later(0.01, queue.put, Signalling())
         got.append(await queue.aget())
+        while True:  # until the handler runs
+            pass
 
     before = signal.signal(signal.SIGUSR2, interrupt)
     try:
