@@ -159,7 +159,8 @@ def call(*command, folder):
 def explore(configuration, folder):
     """Let Spin look at every state of a configuration, or up to the first error."""
     call("spin", "-a", *configuration.defines, MODELS / f"{configuration.model}.pml", folder=folder)
-    optimize = "-O0" if configuration.error else "-O2"  # a bug is found in less time than it takes to compile
+    # A bug is found in less time than it takes to compile; -O2 is worth its time only where there is much to explore.
+    optimize = "-O0" if configuration.error else "-O2" if configuration in LARGE else "-O1"
     call(*compiler(), optimize, "-w", *PAN, "-o", "pan", "pan.c", folder=folder)
     output = call("./pan", "-n", f"-m{DEPTH}", folder=folder)
     found = re.search(r"errors: (\d+)\s+(\d+) states, stored", output)
