@@ -181,10 +181,10 @@ def get_checksum(channel, queue):
     return [checksum(queue.get(timeout=LIMIT)) for _ in range(2)]
 
 
-def get_marks(channel, queue, step):
-    """The length of an item, and its last byte of every ``step``."""
+def get_marks(channel, queue, places):
+    """The type and the length of an item, and the bytes at some places."""
     item = queue.get(timeout=LIMIT)
-    return len(item), item[step - 1 :: step]
+    return type(item), len(item), bytes(item[place] for place in places)
 
 
 def echo(channel, source, target):
