@@ -265,12 +265,20 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
     return 0;
 }
 
-/* Gives back the memory of all free runs, which lets neighbours of both kinds join. */
-static void trim(struct jnq_queue *q)
+/* Gives back the memory of all free runs, which lets neighbours of both kinds join; but for so many units of one. */
+static void trim(struct jnq_queue *q, uint64_t spared)
 {
     for (uint64_t unit = 1; unit < q->units;) {
-        uint64_t word = run_at(q, unit), n = length(word);
-        if ((word & FREE) && (word & WARM) && segment_return(q, unit_off(q, unit), n * q->unit_bytes)) {
+        uint64_t word = run_at(q, unit), n = length(word), second = unit + spared;
+        bool warm = (word & FREE) && (word & WARM);
+        if (warm && spared && n >= spared && (second + 1) * sizeof(uint64_t) <= q->sh->heap.map_ready) {
+            if (n > spared) {
+                store_rel(entry(q, second), FREE | WARM | (n - spared));
+                store_rel(entry(q, unit), FREE | WARM | spared);
+                n = spared;
+            }
+            spared = 0;
+        } else if (warm && segment_return(q, unit_off(q, unit), n * q->unit_bytes)) {
             store_rel(entry(q, unit), FREE | n);
             sub_sc(&q->sh->heap.free_warm, n);
         }
@@ -354,11 +362,12 @@ int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *uni
     int rc = try_alloc(q, n, until, unit);
     if (rc != JNQ_NO_MEMORY || n >= q->units)
         return rc;
-    /* What the free runs hold may be what is missing. */
+    /* What the free runs hold may be what is missing. If it is memory, what a cell takes is left: without a lease
+     * nothing could be taken any more. */
     rc = heap_lock(q, until);
     if (rc)
         return rc;
-    trim(q);
+    trim(q, find(q, n) ? CELL_BYTES_MAX / q->unit_bytes + 1 : 0);
     heap_unlock(q);
     return try_alloc(q, n, until, unit);
 }

@@ -72,7 +72,7 @@ int heap_init(struct jnq_queue *q);
 int heap_alloc(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
 
 /* The same for a put: with JNQ_REDELIVER it also leaves memory for the lease without which what is put could not be
- * taken. */
+ * taken. Where the system has none, so much stays when the heap gives back what is free. */
 int heap_alloc_to_put(struct jnq_queue *q, uint64_t bytes, int64_t until, uint64_t *unit);
 
 /* Frees a used run. Requires that it is ours and cannot be reached. A given one only if its giver is done with it.
