@@ -214,6 +214,21 @@ def test_items_put_before_memory_ran_out_are_whole(launch, size, memory):
     assert memory() < RESERVE
 
 
+@pytest.mark.parametrize("on_death", ["raise", "ignore", "redeliver"])
+@pytest.mark.parametrize("take", [workers.take_one, workers.take_some])
+@pytest.mark.parametrize("ctx", ["fork"], indirect=True)
+def test_give_back_without_memory(launch, take, on_death):
+    """Where the queue cannot grow any more, what an exception gives back is not lost, and it can be drained."""
+    q = joinq.JoinableQueue(on_death=on_death)
+    outcome = launch(workers.give_back_without_memory, q, take).result()
+    if outcome is None:
+        pytest.skip("this system cannot be made to refuse memory")
+    put, got = outcome
+    assert sorted(got) == list(range(put))
+    assert got == list(range(put)) or take is workers.take_some
+    assert q.empty()
+
+
 @pytest.mark.parametrize("ctx", ["fork"], indirect=True)
 def test_queue_is_not_made_without_memory(launch):
     """The constructor raises MemoryError or OSError, and leaves no file open."""

@@ -7,6 +7,7 @@ takes the child's end of the pipe to the test first; what it returns is sent las
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import faulthandler
@@ -525,6 +526,50 @@ def put_until_memory_error(channel, queue, size):
         except MemoryError:
             return number
         number += 1
+
+
+class InterruptedWhenArmed:
+    """Raises what Ctrl-C does when it is unpickled, as long as that is armed."""
+
+    armed = False
+
+    def __init__(self, number):
+        self.number = number
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if InterruptedWhenArmed.armed:
+            raise KeyboardInterrupt
+
+
+def give_back_without_memory(channel, queue, take):
+    """Put until there is no memory, and interrupt some gets; return how many were put, and what is got afterwards."""
+    if not refuse_memory():
+        return None
+    numbers = itertools.count()
+    put = 0
+    with contextlib.suppress(MemoryError):
+        for put in numbers:
+            queue.put(InterruptedWhenArmed(put))
+    InterruptedWhenArmed.armed = True
+    for _ in range(5):
+        with contextlib.suppress(KeyboardInterrupt):
+            take(queue)
+    InterruptedWhenArmed.armed = False
+    got = []
+    for _ in range(put):
+        got.append(queue.get(timeout=LIMIT).number)
+        queue.task_done()
+    queue.join(0)
+    return put, got
+
+
+def take_one(queue):
+    return [queue.get_nowait()]
+
+
+def take_some(queue):
+    return queue.get_many(3, block=False)
 
 
 def create_without_memory(channel):

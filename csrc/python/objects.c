@@ -59,24 +59,35 @@ static Loan *new_loan(char *start, uint64_t bytes)
     return loan;
 }
 
+/* What of a box is in use: its end need not be there, as a batch has many. */
+static size_t box_bytes(const jnq_box *box)
+{
+    return offsetof(jnq_box, copy) + (box->payload == box->copy ? box->bytes : 0);
+}
+
+/* `from` is empty then. */
+static void move_box(jnq_box *to, jnq_box *from)
+{
+    memcpy(to, from, box_bytes(from));
+    if (from->payload == from->copy)
+        to->payload = to->copy;
+    from->taken = 0;
+}
+
 /* Lets the box's item go on in an object. The box is empty then; without memory for it (NULL) it is as it was. */
 static Loan *lend(jnq_box *box)
 {
-    size_t head = offsetof(jnq_box, copy), size = head + (box->payload == box->copy ? box->bytes : 0);
-    jnq_box *moved = PyMem_Malloc(size); /* its end need not be there: a batch has many */
-    Loan *loan = moved ? new_loan(NULL, box->bytes) : NULL;
-    if (!loan) {
-        if (!moved)
-            PyErr_NoMemory();
-        PyMem_Free(moved);
+    Loan *loan = new_loan(NULL, box->bytes);
+    if (!loan)
+        return NULL;
+    loan->box = PyMem_Malloc(box_bytes(box));
+    if (!loan->box) {
+        Py_DECREF(loan);
+        PyErr_NoMemory();
         return NULL;
     }
-    memcpy(moved, box, size);
-    if (box->payload == box->copy)
-        moved->payload = moved->copy;
-    box->taken = 0;
-    loan->box = moved;
-    loan->start = (char *)moved->payload;
+    move_box(loan->box, box);
+    loan->start = (char *)loan->box->payload;
     loan->next = loans;
     loan->previous = &loans;
     if (loans)
@@ -679,16 +690,85 @@ static const char *next_packed(const char *at, jnq_packed *header, const char **
     return at + packed_bytes(header->bytes);
 }
 
-/* Gives the item in the box back to the queue. Only if that has no memory left it is lost. */
-static void unget(jnq_box *box)
+/* Items that the system had no memory for when they were to go back: this process's next get() takes them, unless they
+ * can go back by then. Oldest last, as they are given back. */
+static struct parked {
+    jnq_box *box;
+    Port *port; /* keeps the queue */
+    struct parked *next;
+} *parked;
+
+/* The item in the box goes back later. Only if this process has no memory either it does not. */
+static void park(Port *port, jnq_box *box)
 {
-    while (jnq_unget(box->queue, box) == JNQ_INTERRUPTED)
+    struct parked *item = PyMem_Malloc(sizeof *item), **end = &parked;
+    jnq_box *moved = item ? PyMem_Malloc(box_bytes(box)) : NULL;
+    if (!moved) {
+        PyMem_Free(item);
+        return;
+    }
+    move_box(moved, box);
+    Py_INCREF(port);
+    *item = (struct parked){.box = moved, .port = port};
+    while (*end)
+        end = &(*end)->next;
+    *end = item;
+}
+
+/* Takes the first one of the port's queue, or the last, off the list. */
+static struct parked *pick_up(const Port *port, int last)
+{
+    struct parked **found = NULL;
+    for (struct parked **at = &parked; *at && (last || !found); at = &(*at)->next)
+        if ((*at)->port->q == port->q)
+            found = at;
+    struct parked *item = found ? *found : NULL;
+    if (item)
+        *found = item->next;
+    return item;
+}
+
+static void drop_parked(struct parked *item)
+{
+    jnq_release(item->box);
+    PyMem_Free(item->box);
+    Py_DECREF(item->port);
+    PyMem_Free(item);
+}
+
+/* jnq_get(), but what is parked comes first. */
+static int64_t get(Port *port, jnq_box *box, int64_t deadline)
+{
+    for (struct parked *item; parked && (item = pick_up(port, 0));) {
+        int rc;
+        while ((rc = jnq_unget(port->q, item->box)) == JNQ_INTERRUPTED)
+            ;
+        if (rc == JNQ_NO_MEMORY) {
+            item->next = parked;
+            parked = item;
+            item = pick_up(port, 1);
+            move_box(box, item->box);
+            drop_parked(item);
+            return box->lease ? JNQ_LEASED : box->unit ? JNQ_LARGE : (int64_t)box->bytes;
+        }
+        drop_parked(item);
+    }
+    return jnq_get(port->q, box, deadline);
+}
+
+/* Gives the item in the box back to the queue, now or later. */
+static void unget(Port *port, jnq_box *box)
+{
+    int rc;
+    while ((rc = jnq_unget(port->q, box)) == JNQ_INTERRUPTED)
         ;
+    if (rc == JNQ_NO_MEMORY)
+        park(port, box);
     jnq_release(box);
 }
 
 /* Gives the items from `batch` to `end` back to the queue, the last one first, so that they are in order again. */
-__attribute__((noinline)) static void give_back(jnq_queue *q, const char *batch, const char *end)
+__attribute__((noinline)) static void give_back(Port *port, const char *batch, const char *end)
 {
     jnq_packed header;
     const char *payload;
@@ -698,8 +778,8 @@ __attribute__((noinline)) static void give_back(jnq_queue *q, const char *batch,
             last = next;
         next_packed(last, &header, &payload);
         jnq_box box;
-        jnq_rebox(q, &box, (int)header.form, payload, header.bytes);
-        unget(&box);
+        jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
+        unget(port, &box);
         end = last;
     }
 }
@@ -715,7 +795,8 @@ static void owe(Loan *loan, Port *port)
  * buffers may live, in the frames of an exception, say: those stay ours. */
 static void settle(Loan *loan, int taken)
 {
-    PyObject *port = loan->owed_to, *before = loan->before;
+    Port *port = (Port *)loan->owed_to;
+    PyObject *before = loan->before;
     if (!port)
         return;
     loan->owed_to = loan->before = NULL;
@@ -731,8 +812,10 @@ static void settle(Loan *loan, int taken)
             rc = JNQ_INTERRUPTED;
         }
     }
+    if (rc == JNQ_NO_MEMORY)
+        park(port, box);
     if (before)
-        give_back(q, PyBytes_AS_STRING(before), PyBytes_AS_STRING(before) + PyBytes_GET_SIZE(before));
+        give_back(port, PyBytes_AS_STRING(before), PyBytes_AS_STRING(before) + PyBytes_GET_SIZE(before));
     Py_XDECREF(before);
     Py_DECREF(port);
 }
@@ -746,8 +829,8 @@ static void decline_box(Port *port, jnq_box *box, const char *before, uint64_t b
     PyObject *more = bytes ? PyBytes_FromStringAndSize(before, (Py_ssize_t)bytes) : NULL;
     Loan *loan = more || !bytes ? lend(box) : NULL;
     if (!loan) {
-        unget(box);
-        give_back(port->q, before, before + bytes);
+        unget(port, box);
+        give_back(port, before, before + bytes);
         Py_XDECREF(more);
     } else {
         owe(loan, port);
@@ -762,7 +845,7 @@ static PyObject *take_one(Port *port, int64_t deadline)
 {
     jnq_box box;
     unsigned long then = forks;
-    int64_t rc = jnq_get(port->q, &box, deadline);
+    int64_t rc = get(port, &box, deadline);
     if (rc >= 0) {
         PyObject *item = load(&port->by, NULL, box.form, box.payload, box.bytes);
         if (!item && forks == then)
@@ -775,7 +858,7 @@ static PyObject *take_one(Port *port, int64_t deadline)
     }
     Loan *loan = lend(&box);
     if (!loan) {
-        unget(&box);
+        unget(port, &box);
         return NULL;
     }
     if (rc == JNQ_LEASED) {
@@ -801,7 +884,7 @@ __attribute__((noinline)) static void decline_rest(Port *port, const char *batch
     jnq_box box;
     while (--n)
         end = next_packed(end, &header, &payload);
-    give_back(port->q, next, end);
+    give_back(port, next, end);
     next_packed(at, &header, &payload);
     jnq_rebox(port->q, &box, (int)header.form, payload, header.bytes);
     decline_box(port, &box, batch, (uint64_t)(at - batch));
@@ -855,7 +938,7 @@ static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
     char *batch = PyMem_Malloc(BATCH_BYTES + 8);
     if (!batch)
         return PyErr_NoMemory();
-    int64_t n = jnq_get_batch(port->q, batch, BATCH_BYTES, most, deadline);
+    int64_t n = parked ? 0 : jnq_get_batch(port->q, batch, BATCH_BYTES, most, deadline);
     PyObject *items = NULL;
     if (n > 0 && is_sound(batch, (uint64_t)n))
         items = load_batch(port, batch, (uint64_t)n);

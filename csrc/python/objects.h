@@ -36,7 +36,8 @@
  *   before_fork(), after_fork_in_parent(), after_fork_in_child()
  *                           see below
  *
- * State: the list of Loans, and what forks need; guarded by the GIL. What a thread is unpickling; the thread's.
+ * State: the list of Loans, what could not go back yet, and what forks need; guarded by the GIL. What a thread is
+ * unpickling; the thread's.
  *
  * A parcel (JNQ_PARCEL) is a pickle with the buffers that pickle protocol 5 keeps out of it:
  *   uint64_t: bytes of the pickle; uint64_t: number of buffers; for each its offset and its length; the pickle;
