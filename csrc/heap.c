@@ -268,19 +268,25 @@ static uint64_t find(struct jnq_queue *q, uint64_t n)
 /* Gives back the memory of all free runs, which lets neighbours of both kinds join; but for so many units of one. */
 static void trim(struct jnq_queue *q, uint64_t spared)
 {
+    struct jnq_heap *heap = &q->sh->heap;
     for (uint64_t unit = 1; unit < q->units;) {
-        uint64_t word = run_at(q, unit), n = length(word), second = unit + spared;
+        uint64_t word = run_at(q, unit);
+        if (word & FREE)
+            word = join_behind(q, unit);
+        uint64_t n = length(word), kept = n < spared ? n : spared, second = unit + kept;
         bool warm = (word & FREE) && (word & WARM);
-        if (warm && spared && n >= spared && (second + 1) * sizeof(uint64_t) <= q->sh->heap.map_ready) {
-            if (n > spared) {
-                store_rel(entry(q, second), FREE | WARM | (n - spared));
-                store_rel(entry(q, unit), FREE | WARM | spared);
-                n = spared;
+        if (warm && kept && (n == kept || (second + 1) * sizeof(uint64_t) <= heap->map_ready)) {
+            if (n > kept) {
+                store_rel(entry(q, second), FREE | WARM | (n - kept));
+                store_rel(entry(q, unit), FREE | WARM | kept);
+                n = kept;
             }
-            spared = 0;
+            forget_hint(heap, unit);
+            remember_hint(heap, unit);
+            spared -= kept;
         } else if (warm && segment_return(q, unit_off(q, unit), n * q->unit_bytes)) {
             store_rel(entry(q, unit), FREE | n);
-            sub_sc(&q->sh->heap.free_warm, n);
+            sub_sc(&heap->free_warm, n);
         }
         if (!n)
             return;

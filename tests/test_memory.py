@@ -229,6 +229,17 @@ def test_give_back_without_memory(launch, take, on_death):
     assert q.empty()
 
 
+@pytest.mark.parametrize("fragments", [0, 5, 400])
+@pytest.mark.parametrize("ctx", ["fork"], indirect=True)
+def test_refused_puts_leave_memory_for_leases(launch, fragments):
+    """However often a put is refused, with "redeliver" what is in the queue can be taken."""
+    q = joinq.JoinableQueue(on_death="redeliver")
+    got = launch(workers.take_beside_refused_puts, q, fragments).result()
+    if got is None:
+        pytest.skip("this system cannot be made to refuse memory")
+    assert got == list(range(6))
+
+
 @pytest.mark.parametrize("ctx", ["fork"], indirect=True)
 def test_queue_is_not_made_without_memory(launch):
     """The constructor raises MemoryError or OSError, and leaves no file open."""

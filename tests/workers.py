@@ -572,6 +572,29 @@ def take_some(queue):
     return queue.get_many(3, block=False)
 
 
+def take_beside_refused_puts(channel, queue, fragments):
+    """Take items of a queue whose free memory is in pieces, while puts are refused; return what was got, or None."""
+    taken = []
+    for _ in range(2 * fragments):
+        queue.put(bytes(20_000))
+        taken.append(queue.task())
+        taken[-1].__enter__()
+    for task in taken[::2]:
+        task.__exit__()
+    queue.put_many(range(6))
+    if not refuse_memory():
+        return None
+    got = []
+    for _ in range(6):
+        with queue.task(False) as item:
+            got.append(item)
+            with contextlib.suppress(MemoryError):
+                queue.put(bytes(50 << 20))
+        with contextlib.suppress(MemoryError):
+            queue.put(bytes(50 << 20))
+    return got
+
+
 def create_without_memory(channel):
     """Try to make a queue; return what that raised, and the file descriptors it left open."""
     if not refuse_memory():
