@@ -809,7 +809,7 @@ int jnq_unget_copy(jnq_queue *q, jnq_box *box)
 
 int jnq_unlease(jnq_queue *q, uint64_t lease, uint64_t number)
 {
-    if (!procs_entered(q))
+    if (!lease || !procs_entered(q))
         return JNQ_OK;
     jnq_box box; /* without a payload: it is in the lease */
     box.taken = 1;

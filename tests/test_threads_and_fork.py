@@ -225,3 +225,30 @@ def test_batch_is_the_parents_when_its_items_fork(moment, on_death):
     assert q.unfinished_tasks == 5
     q.task_done(5)
     q.join(0)
+
+
+def test_put_many_goes_on_behind_its_parents_items_in_a_child(make):
+    """A child that is forked by the pickling of a long list puts what comes after, and nothing twice."""
+    q = make()
+    parent = os.getpid()
+
+    class Once:
+        def __reduce__(self):
+            if os.getpid() == parent and not children:
+                children.append(os.fork())
+                if children[0]:
+                    assert workers.wait_for(children[0]) == 0
+            return str, ("once",)
+
+    children = []
+    items = [*range(400), Once(), *range(401, 2000)]
+    status = 1
+    try:
+        q.put_many(items)
+        status = 0
+    finally:
+        if os.getpid() != parent:
+            os._exit(status)
+    got = [q.get() for _ in range(q.qsize())]
+    tail = ["once", *range(401, 2000)]
+    assert got == [*tail, *range(400), *tail]

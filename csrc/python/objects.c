@@ -728,6 +728,14 @@ static struct parked *pick_up(const Port *port, int last)
     return item;
 }
 
+static int has_parked(const Port *port)
+{
+    for (struct parked *item = parked; item; item = item->next)
+        if (item->port->q == port->q)
+            return 1;
+    return 0;
+}
+
 static void drop_parked(struct parked *item)
 {
     jnq_release(item->box);
@@ -740,10 +748,8 @@ static void drop_parked(struct parked *item)
 static int64_t get(Port *port, jnq_box *box, int64_t deadline)
 {
     for (struct parked *item; parked && (item = pick_up(port, 0));) {
-        int rc;
-        while ((rc = jnq_unget(port->q, item->box)) == JNQ_INTERRUPTED)
-            ;
-        if (rc == JNQ_NO_MEMORY) {
+        int rc = jnq_unget(port->q, item->box);
+        if (rc == JNQ_NO_MEMORY || rc == JNQ_INTERRUPTED) {
             item->next = parked;
             parked = item;
             item = pick_up(port, 1);
@@ -938,7 +944,7 @@ static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
     char *batch = PyMem_Malloc(BATCH_BYTES + 8);
     if (!batch)
         return PyErr_NoMemory();
-    int64_t n = parked ? 0 : jnq_get_batch(port->q, batch, BATCH_BYTES, most, deadline);
+    int64_t n = has_parked(port) ? 0 : jnq_get_batch(port->q, batch, BATCH_BYTES, most, deadline);
     PyObject *items = NULL;
     if (n > 0 && is_sound(batch, (uint64_t)n))
         items = load_batch(port, batch, (uint64_t)n);
@@ -1086,12 +1092,13 @@ struct batch {
     _Alignas(8) char packed[BATCH_BYTES];
 };
 
-/* After a call into Python: if that has forked, what is in the child's batch is the parent's. */
+/* After a call into Python: if that has forked, what is in the child's batch is the parent's, who puts it. */
 static void disown(struct batch *batch)
 {
     if (batch->forks == forks)
         return;
     batch->forks = forks;
+    batch->put += batch->items;
     batch->bytes = batch->items = 0;
 }
 
@@ -1110,6 +1117,7 @@ static int flush(Port *port, struct batch *batch, int64_t deadline)
             rest = next_packed(rest, &header, &payload);
         }
     } while (rc == JNQ_INTERRUPTED && !heed(port) && batch->forks == forks);
+    disown(batch);
     batch->bytes = batch->items = 0;
     return rc;
 }
@@ -1142,6 +1150,7 @@ static int add(Port *port, struct batch *batch, struct load *load, int64_t deadl
         return rc;
     if (alone) {
         rc = put_load(port, load, deadline);
+        batch->forks = forks;
         batch->put += !rc;
         return rc;
     }
