@@ -429,6 +429,15 @@ def test_task_is_for_exactly_one(on_death):
     q.join(LIMIT)
 
 
+def test_task_is_not_for_another_one_meanwhile():
+    """What task() returns can be entered once; the second time nothing is taken."""
+    q = filled(2, on_death="redeliver")
+    once = q.task()
+    with once as outer, pytest.raises(RuntimeError, match="call it again"), once:
+        pass
+    assert (outer, q.qsize(), q.unfinished_tasks) == (0, 1, 1)
+
+
 def test_task_that_was_reported_done_in_the_block():
     q = filled(1, on_death="redeliver")
     with pytest.raises(ValueError, match="already reported"), q.task():

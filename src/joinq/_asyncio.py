@@ -71,14 +71,14 @@ class _Line:
 
     def is_left(self) -> bool:
         """Whether nobody stands here any more; whoever was about to leave has."""
-        first = self._places[0]
-        if first.leaving is not None:
-            self.stay(first)
-            self.leave(first)
+        if self._places and self._places[0].leaving is not None:
+            self.leave(self._places[0])
         return not self._places
 
     def leave(self, place: _Place) -> None:
-        """Lets the next one try."""
+        """Lets the next one try; does nothing for who has left."""
+        if place not in self._places:
+            return
         if self._places[0] is not place:
             self._places.remove(place)
             return
@@ -86,7 +86,7 @@ class _Line:
         self._places.popleft()
         if self._places:
             self._call_first()
-        else:
+        elif self._lines.get((self._loop, self._what)) is self:
             del self._lines[self._loop, self._what]
 
     def _watch(self) -> None:
@@ -144,6 +144,5 @@ async def until(queue: _Shared, what: int, call: Callable[[], Any], not_yet: typ
             except not_yet:
                 line.stay(place)
     except BaseException:
-        line.stay(place)
         line.leave(place)
         raise

@@ -107,8 +107,12 @@ def give_back_lease(handle: CData, lease: Lease) -> None:
 
 def give_back_leases() -> None:
     """Puts all that the calling thread has in hand back, whatever the queue."""
-    for handle, leases in list(_leases.items()):
-        while leases.mine:
+    for ref in _leases.keyrefs():  # a list: other threads make queues meanwhile
+        handle = ref()
+        if handle is None:
+            continue
+        leases = _leases.get(handle)
+        while leases and leases.mine:
             give_back_lease(handle, leases.mine.pop())
 
 

@@ -92,9 +92,9 @@ def _settle(todo: list[_Taken], settled: CData, apart: bool = True) -> None:
         return
     try:
         handle, loan, mine = taken.handle, taken.loan, taken.mine
-        if loan is not None and loan.owed:
+        if loan is not None:
             back = (KeyboardInterrupt, MemoryError)  # another process may have memory
-            failed = apart and not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
+            failed = apart and loan.owed and not isinstance(taken.reason, back) and _fails_to_load(taken.port, loan)
             if mine is None:
                 loan.settle(failed)
             elif failed:

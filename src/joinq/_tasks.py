@@ -94,9 +94,12 @@ class Task:
 
     def __init__(self, queue: JoinableQueue, block: bool, timeout: float | None) -> None:
         self._queue, self._block, self._timeout = queue, block, timeout
+        self._entered = False
 
     def __enter__(self) -> Any:
-        self._forks = _forks[0]
+        if self._entered:
+            raise RuntimeError("a task() is one task's; call it again for another one")
+        self._entered, self._forks = True, _forks[0]
         item = self._queue.get(self._block, self._timeout)
         # From here to the block nothing is called: signal handlers run in calls, and what they raise would lose it.
         leases = self._queue._leases
@@ -135,7 +138,7 @@ def each(queue: JoinableQueue, task_done: object, show: Callable[[], Shown]) -> 
                     if lease:  # and this may be another thread: a garbage collector runs in any
                         rc = lib.jnq_finish(queue._handle, lease[0], lease[1])
                         leases.finished(queue._handle, lease, rc)  # type: ignore[union-attr]
-                    elif own:
+                    elif own or leases is not None:
                         queue.task_done()
                     else:
                         rc = queue._port.task_done(1)
