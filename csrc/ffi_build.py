@@ -115,6 +115,8 @@ def flags() -> "tuple[list[str], list[str]]":
     elif can_build("-O2", "-flto"):
         compile_flags.append("-flto")  # a call crosses a dozen files
         link_flags += ["-O2", "-flto"]
+        if can_build("-O2", "-flto", "-flto-partition=one"):
+            link_flags.append("-flto-partition=one")  # else what is inlined hangs on where GCC cuts the core in two
     return compile_flags, link_flags
 
 
