@@ -715,25 +715,23 @@ static void park(Port *port, jnq_box *box)
     *end = item;
 }
 
-/* Takes the first one of the port's queue, or the last, off the list. */
-static struct parked *pick_up(const Port *port, int last)
+/* Where on the list the first one of the port's queue is, or the last; or NULL. */
+static struct parked **find_parked(const Port *port, int last)
 {
     struct parked **found = NULL;
     for (struct parked **at = &parked; *at && (last || !found); at = &(*at)->next)
         if ((*at)->port->q == port->q)
             found = at;
-    struct parked *item = found ? *found : NULL;
+    return found;
+}
+
+/* The same, taken off the list. */
+static struct parked *pick_up(const Port *port, int last)
+{
+    struct parked **found = find_parked(port, last), *item = found ? *found : NULL;
     if (item)
         *found = item->next;
     return item;
-}
-
-static int has_parked(const Port *port)
-{
-    for (struct parked *item = parked; item; item = item->next)
-        if (item->port->q == port->q)
-            return 1;
-    return 0;
 }
 
 static void drop_parked(struct parked *item)
@@ -747,7 +745,7 @@ static void drop_parked(struct parked *item)
 /* jnq_get(), but what is parked comes first. */
 static int64_t get(Port *port, jnq_box *box, int64_t deadline)
 {
-    for (struct parked *item; parked && (item = pick_up(port, 0));) {
+    for (struct parked *item; (item = pick_up(port, 0));) {
         int rc = jnq_unget(port->q, item->box);
         if (rc == JNQ_NO_MEMORY || rc == JNQ_INTERRUPTED) {
             item->next = parked;
@@ -763,13 +761,18 @@ static int64_t get(Port *port, jnq_box *box, int64_t deadline)
 }
 
 /* Gives the item in the box back to the queue, now or later. */
-static void unget(Port *port, jnq_box *box)
+static void put_back(Port *port, jnq_box *box)
 {
     int rc;
     while ((rc = jnq_unget(port->q, box)) == JNQ_INTERRUPTED)
         ;
     if (rc == JNQ_NO_MEMORY)
         park(port, box);
+}
+
+static void unget(Port *port, jnq_box *box)
+{
+    put_back(port, box);
     jnq_release(box);
 }
 
@@ -808,18 +811,12 @@ static void settle(Loan *loan, int taken)
     loan->owed_to = loan->before = NULL;
     loan->counts = taken;
     jnq_box *box = loan->box;
-    jnq_queue *q = box->queue;
-    int (*back)(jnq_queue *, jnq_box *) = loan->parts && !box->lease ? jnq_unget_copy : jnq_unget;
-    int rc = taken ? JNQ_OK : JNQ_INTERRUPTED;
-    while (rc == JNQ_INTERRUPTED) {
-        rc = back(q, box);
-        if (rc == JNQ_NO_MEMORY && back == jnq_unget_copy) { /* rather share it than lose it */
-            back = jnq_unget;
-            rc = JNQ_INTERRUPTED;
-        }
-    }
-    if (rc == JNQ_NO_MEMORY)
-        park(port, box);
+    int rc = taken ? JNQ_OK : JNQ_NO_MEMORY;
+    if (!taken && loan->parts && !box->lease)
+        while ((rc = jnq_unget_copy(port->q, box)) == JNQ_INTERRUPTED)
+            ;
+    if (rc == JNQ_NO_MEMORY) /* no copy was made: rather share it than lose it */
+        put_back(port, box);
     if (before)
         give_back(port, PyBytes_AS_STRING(before), PyBytes_AS_STRING(before) + PyBytes_GET_SIZE(before));
     Py_XDECREF(before);
@@ -944,7 +941,7 @@ static PyObject *take_many(Port *port, uint64_t most, int64_t deadline)
     char *batch = PyMem_Malloc(BATCH_BYTES + 8);
     if (!batch)
         return PyErr_NoMemory();
-    int64_t n = has_parked(port) ? 0 : jnq_get_batch(port->q, batch, BATCH_BYTES, most, deadline);
+    int64_t n = find_parked(port, 0) ? 0 : jnq_get_batch(port->q, batch, BATCH_BYTES, most, deadline);
     PyObject *items = NULL;
     if (n > 0 && is_sound(batch, (uint64_t)n))
         items = load_batch(port, batch, (uint64_t)n);
