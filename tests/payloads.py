@@ -4,6 +4,7 @@ What the tests send: items that show whether they arrived whole, and objects tha
 
 from __future__ import annotations
 
+import _thread
 import os
 import pickle
 import signal
@@ -80,6 +81,13 @@ def fail(message):
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+class Signalling:
+    """Trips SIGUSR2 when it is unpickled: its arrival is the last moment before signal handlers run again."""
+
+    def __reduce__(self):
+        return _thread.interrupt_main, (signal.SIGUSR2,)
 
 
 interruptions = []

@@ -4,7 +4,6 @@ aget(), aput() and ajoin(): what they return and raise, who is served when, and 
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import concurrent.futures
 import gc
@@ -543,13 +542,6 @@ def test_producers_and_consumers_in_processes(run, launch):
     assert sum(child.result() for child in children) == 200
 
 
-class Signalling:
-    """Its arrival is the last moment before signal handlers run again."""
-
-    def __reduce__(self):
-        return _thread.interrupt_main, (signal.SIGUSR2,)
-
-
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="handlers run between any two bytecodes")
 def test_signal_with_an_item_at_hand(queue):
     """What a handler raises after aget() has taken an item is raised when the caller has it."""
@@ -559,7 +551,7 @@ def test_signal_with_an_item_at_hand(queue):
         raise InterruptedError
 
     async def main():
-        asyncio.get_running_loop().call_later(0.01, queue.put, Signalling())
+        asyncio.get_running_loop().call_later(0.01, queue.put, payloads.Signalling())
         got.append(await queue.aget())
         while True:  # until the handler runs
             pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import functools
 import gc
@@ -15,6 +14,7 @@ import sys
 import threading
 import weakref
 
+import payloads
 import probes
 import pytest
 import rich.console
@@ -342,18 +342,11 @@ def test_other_progress(progress):
 # q.task() ---------------------------------------------------------------------------------------
 
 
-class Signalling:
-    """Its arrival is the last moment before signal handlers run again."""
-
-    def __reduce__(self):
-        return _thread.interrupt_main, (signal.SIGUSR2,)
-
-
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="handlers run between any two bytecodes")
 def test_signal_between_a_task_and_its_block(make):
     """A task that the block was not given is not reported done."""
     q = make(0, shutdown=False)
-    q.put(Signalling())
+    q.put(payloads.Signalling())
     begun = False
 
     def interrupt(signum, frame):
@@ -373,17 +366,11 @@ def test_signal_between_a_task_and_its_block(make):
 def test_child_of_a_fork_in_the_block(make):
     """It inherits the block, but not the task."""
     q = make(2)
-    parent, status = os.getpid(), 1
-    try:
-        with q.task() as task:
-            pid = os.fork()
-            if pid:
-                assert os.waitpid(pid, 0)[1] == 0
-                assert q.unfinished_tasks == 2
-        status = 0
-    finally:
-        if os.getpid() != parent:
-            os._exit(status)
+    with workers.left_by_the_parent_alone(), q.task() as task:
+        pid = os.fork()
+        if pid:
+            assert os.waitpid(pid, 0)[1] == 0
+            assert q.unfinished_tasks == 2
     assert (task, q.unfinished_tasks) == (0, 1)
 
 
@@ -410,12 +397,9 @@ def test_child_of_a_fork_while_the_task_is_unpickled(make, take):
     q = make(0, shutdown=False)
     q.put(Forking())
     q.put("next")
-    parent, status = os.getpid(), 1
-    try:
+    parent = os.getpid()
+    with workers.left_by_the_parent_alone():
         pid = take(q)
-        status = int(pid != 0)
-    finally:
-        if os.getpid() != parent:
-            os._exit(status)
+        assert (pid != 0) == (os.getpid() == parent)
     assert os.waitpid(pid, 0)[1] == 0
     assert (q.qsize(), q.unfinished_tasks) == (1, 1)

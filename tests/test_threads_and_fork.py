@@ -211,14 +211,14 @@ class Forking:
 @pytest.mark.parametrize("moment", ["put_many", "get_many"])
 def test_batch_is_the_parents_when_its_items_fork(moment, on_death):
     """What an exception ends in the child was the parent's: the child neither puts nor gives back anything of it."""
-    parent, q = os.getpid(), joinq.JoinableQueue(on_death=on_death)
-    try:
-        q.put_many([1, 2, Forking(q, moment), 3])
-        taken = q.get_many(9)
-    finally:
-        if os.getpid() != parent:
-            gc.collect()
-            os._exit(0)
+    q = joinq.JoinableQueue(on_death=on_death)
+    with workers.left_by_the_parent_alone():
+        try:
+            q.put_many([1, 2, Forking(q, moment), 3])
+            taken = q.get_many(9)
+        except Forked:
+            pass
+        gc.collect()
     taken += [q.get() for _ in range(q.qsize())]
     expected = [1, 2, "forking", 3]
     assert taken == (["the child's", *expected] if moment == "put_many" else [*expected, "the child's"])
@@ -230,11 +230,10 @@ def test_batch_is_the_parents_when_its_items_fork(moment, on_death):
 def test_put_many_goes_on_behind_its_parents_items_in_a_child(make):
     """A child that is forked by the pickling of a long list puts what comes after, and nothing twice."""
     q = make()
-    parent = os.getpid()
 
     class Once:
         def __reduce__(self):
-            if os.getpid() == parent and not children:
+            if not children:
                 children.append(os.fork())
                 if children[0]:
                     assert workers.wait_for(children[0]) == 0
@@ -242,13 +241,8 @@ def test_put_many_goes_on_behind_its_parents_items_in_a_child(make):
 
     children = []
     items = [*range(400), Once(), *range(401, 2000)]
-    status = 1
-    try:
+    with workers.left_by_the_parent_alone():
         q.put_many(items)
-        status = 0
-    finally:
-        if os.getpid() != parent:
-            os._exit(status)
     got = [q.get() for _ in range(q.qsize())]
     tail = ["once", *range(401, 2000)]
     assert got == [*tail, *range(400), *tail]

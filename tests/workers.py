@@ -371,6 +371,18 @@ def release_from_a_thread(channel, queue, blocked, release):
     return outcome[0]
 
 
+@contextlib.contextmanager
+def left_by_the_parent_alone():
+    """A block in which children are forked, which end where it does: with exit code 0, or 1 if it raises there."""
+    parent, status = os.getpid(), 1
+    try:
+        yield
+        status = 0
+    finally:
+        if os.getpid() != parent:
+            os._exit(status)
+
+
 def fork(function):
     """Fork a child that runs a function and nothing else; return its pid."""
     pid = os.fork()
@@ -528,37 +540,22 @@ def put_until_memory_error(channel, queue, size):
         number += 1
 
 
-class InterruptedWhenArmed:
-    """Raises what Ctrl-C does when it is unpickled, as long as that is armed."""
-
-    armed = False
-
-    def __init__(self, number):
-        self.number = number
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        if InterruptedWhenArmed.armed:
-            raise KeyboardInterrupt
-
-
 def give_back_without_memory(channel, queue, take):
     """Put until there is no memory, and interrupt some gets; return how many were put, and what is got afterwards."""
     if not refuse_memory():
         return None
-    numbers = itertools.count()
     put = 0
     with contextlib.suppress(MemoryError):
-        for put in numbers:
-            queue.put(InterruptedWhenArmed(put))
-    InterruptedWhenArmed.armed = True
+        while True:
+            queue.put(InterruptOnce(put))
+            put += 1
     for _ in range(5):
         with contextlib.suppress(KeyboardInterrupt):
             take(queue)
-    InterruptedWhenArmed.armed = False
+    InterruptOnce.armed = False
     got = []
     for _ in range(put):
-        got.append(queue.get(timeout=LIMIT).number)
+        got.append(queue.get(timeout=LIMIT).load)
         queue.task_done()
     queue.join(0)
     return put, got
